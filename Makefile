@@ -1,0 +1,67 @@
+# The front door. `make demo` and `make test` are all a newcomer needs; both install what is missing.
+SHELL := /bin/bash
+JOBS  ?= $(shell nproc)
+BUILD := build/release
+RUN   := tools/setup.sh
+
+.PHONY: demo test build bench bench-demo bench-certify bench-local bench-train asan tsan fuzz format check clean help
+
+help:            ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: build      ## the main job on real images: train (first time), calibrate, decide, compare
+	$(BUILD)/ganglion demo
+
+test: build      ## every test
+	cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
+
+build:           ## set up this machine if needed, configure, compile
+	$(RUN) build
+	cmake --preset release -Wno-dev
+	cmake --build --preset release -j $(JOBS)
+
+bench: bench-demo bench-certify bench-local bench-train ## every goal table; figures in out/bench/*.json
+
+bench-demo: build      ## ladder accuracy, certified share, and the ratios against everything in the cloud
+	$(BUILD)/bench_demo
+bench-certify: build   ## 9,000 certifications against the exact loss of a real population, and three mutants
+	$(BUILD)/bench_certify
+bench-local: build     ## decide() against the bare runtime, paired in one process
+	$(BUILD)/bench_local
+bench-train: build     ## a training step against PyTorch, paired
+	$(RUN) bench
+	$(BUILD)/bench_train
+
+asan:            ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(RUN) build
+	cmake --preset asan -Wno-dev
+	cmake --build --preset asan -j $(JOBS)
+	cd build/asan && ctest --output-on-failure -j $(JOBS)
+
+tsan:            ## every test under ThreadSanitizer
+	$(RUN) build
+	cmake --preset tsan -Wno-dev
+	cmake --build --preset tsan -j $(JOBS)
+	cd build/tsan && ctest --output-on-failure -j $(JOBS)
+
+FUZZ_SECONDS ?= 60
+fuzz:            ## each parser of outside bytes under libFuzzer, FUZZ_SECONDS each
+	$(RUN) fuzz
+	cmake --preset fuzz -Wno-dev
+	cmake --build --preset fuzz -j $(JOBS)
+	tools/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+format:          ## rewrite the sources in the project's style
+	$(RUN) check
+	git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 -i
+
+check:           ## style as a test, formatting, clang-tidy
+	$(RUN) check
+	tools/style.py .
+	git ls-files '*.h' '*.cc' '*.c' | xargs clang-format-14 --dry-run --Werror
+	cmake --preset release -Wno-dev
+	cmake --build --preset release --target generated -j $(JOBS)
+	tools/tidy.sh $(BUILD) $(JOBS)
+
+clean:           ## remove what was built (not the cache outside the tree)
+	rm -rf build out
