@@ -1,0 +1,252 @@
+#include "data/formats.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/limits.h"
+
+namespace ganglion::data {
+namespace {
+
+using tensor::DataType;
+using tensor::Tensor;
+
+std::uint32_t BigEndian32(const std::byte* p) {
+  std::uint32_t v = 0;
+  for (int i = 0; i < 4; ++i) v = v << 8 | static_cast<std::uint32_t>(p[i]);
+  return v;
+}
+
+float HalfToFloat(std::uint16_t h) {
+  const int exponent = h >> 10 & 31;
+  const int fraction = h & 1023;
+  const float sign = h >> 15 ? -1.f : 1.f;
+  if (exponent == 31) return fraction != 0 ? std::nanf("") : sign * INFINITY;
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+}
+
+template <typename T>
+void Widen(const Tensor& from, std::span<float> to) {
+  const auto* p = reinterpret_cast<const T*>(from.View().bytes.data());
+  for (std::size_t i = 0; i < to.size(); ++i) to[i] = static_cast<float>(p[i]);
+}
+
+std::string_view Trim(std::string_view s) {
+  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
+  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r')) s.remove_suffix(1);
+  return s;
+}
+
+// Fields of one line; quotes are taken off, "" inside them is one quote.
+std::vector<std::string> Fields(std::string_view line) {
+  std::vector<std::string> fields(1);
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"') {
+      fields.back() += '"';
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (c == ',' && !quoted) {
+      fields.emplace_back();
+    } else {
+      fields.back() += c;
+    }
+  }
+  for (auto& f : fields) f = Trim(f);
+  return fields;
+}
+
+bool ParseFloat(std::string_view s, float* out) {
+  if (!s.empty() && s.front() == '+') s.remove_prefix(1);
+  const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), *out);
+  return error == std::errc() && end == s.data() + s.size();
+}
+
+}  // namespace
+
+Result<Tensor> ParseIdx(std::span<const std::byte> bytes) {
+  if (bytes.size() < 4) return InvalidArgument("not an idx file: " + std::to_string(bytes.size()) + " bytes, the header takes at least 4");
+  const auto type_code = static_cast<int>(bytes[2]);
+  const auto rank = static_cast<std::size_t>(bytes[3]);
+  std::optional<DataType> type;
+  switch (type_code) {
+    case 0x08: type = DataType::kUint8; break;
+    case 0x09: type = DataType::kInt8; break;
+    case 0x0B: type = DataType::kInt16; break;
+    case 0x0C: type = DataType::kInt32; break;
+    case 0x0D: type = DataType::kFp32; break;
+    case 0x0E: type = DataType::kFp64; break;
+    default: break;
+  }
+  if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0} || !type) return InvalidArgument("not an idx file: its first four bytes are no idx magic number");
+  if (rank == 0 || rank > static_cast<std::size_t>(limits::kMaxTensorRank)) {
+    return InvalidArgument("idx file claims " + std::to_string(rank) + " dimensions, 1 to " + std::to_string(limits::kMaxTensorRank) + " are possible");
+  }
+  if (bytes.size() < 4 + 4 * rank) return InvalidArgument("idx file is cut short inside its header");
+  tensor::Shape shape;
+  for (std::size_t i = 0; i < rank; ++i) shape.push_back(BigEndian32(bytes.data() + 4 + 4 * i));
+  ASSIGN_OR_RETURN(const auto count, tensor::ElementCount(shape));
+  const auto body = bytes.subspan(4 + 4 * rank);
+  const std::size_t element = tensor::SizeOf(*type);
+  const std::size_t want = static_cast<std::size_t>(count) * element;
+  if (body.size() != want) {
+    return InvalidArgument("idx file of shape " + tensor::ShapeText(shape) + " holds " + std::to_string(want) + " bytes of numbers, this one has " +
+                           std::to_string(body.size()) + (body.size() < want ? "; it is cut short" : ""));
+  }
+  ASSIGN_OR_RETURN(Tensor t, Tensor::FromBytes(*type, std::move(shape), body));
+  if (element > 1) {  // numbers are big-endian
+    auto out = t.Mutable().bytes;
+    for (std::size_t i = 0; i < out.size(); i += element) {
+      for (std::size_t j = 0; j < element / 2; ++j) std::swap(out[i + j], out[i + element - 1 - j]);
+    }
+  }
+  return t;
+}
+
+Result<Table> ParseCsv(std::string_view text) {
+  Table table;
+  std::vector<float> values;
+  std::size_t columns = 0;
+  std::int64_t rows = 0;
+  int line_number = 0;
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    const std::string_view line = Trim(text.substr(0, end));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    ++line_number;
+    if (line.empty()) continue;
+    const auto fields = Fields(line);
+    if (columns == 0) {
+      columns = fields.size();
+      float ignored = 0;
+      bool header = false;
+      for (const auto& f : fields) header |= !ParseFloat(f, &ignored);
+      if (header) {
+        table.columns = fields;
+        continue;
+      }
+    }
+    if (fields.size() != columns) {
+      return InvalidArgument("line " + std::to_string(line_number) + " has " + std::to_string(fields.size()) + " fields, the first has " + std::to_string(columns));
+    }
+    for (std::size_t i = 0; i < columns; ++i) {
+      float v = 0;
+      if (!ParseFloat(fields[i], &v)) {
+        return InvalidArgument("line " + std::to_string(line_number) + " field " + std::to_string(i + 1) + " \"" + fields[i].substr(0, 40) + "\" is no number");
+      }
+      values.push_back(v);
+    }
+    ++rows;
+  }
+  if (rows == 0) return InvalidArgument("CSV file has no rows of numbers");
+  ASSIGN_OR_RETURN(table.values, Tensor::From<float>({rows, static_cast<std::int64_t>(columns)}, values));
+  return table;
+}
+
+Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
+  const auto refuse = [](const std::string& why) { return InvalidArgument("not a usable npy file: " + why); };
+  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) return refuse("no NumPy magic");
+  const int major = static_cast<int>(bytes[6]);
+  if (major < 1 || major > 3) return refuse("format version " + std::to_string(major) + ", 1 to 3 are known");
+  const std::size_t prefix = major == 1 ? 10 : 12;
+  if (bytes.size() < prefix) return refuse("cut short inside its header");
+  std::size_t length = 0;
+  for (std::size_t i = 0; i < prefix - 8; ++i) length |= static_cast<std::size_t>(bytes[8 + i]) << (8 * i);
+  if (bytes.size() - prefix < length) return refuse("cut short inside its header");
+  const std::string header(reinterpret_cast<const char*>(bytes.data()) + prefix, length);
+  const auto value_of = [&](const std::string& key) -> std::string_view {
+    auto at = header.find("'" + key + "'");
+    if (at == std::string::npos) return {};
+    at = header.find(':', at);
+    return at == std::string::npos ? std::string_view() : Trim(std::string_view(header).substr(at + 1));
+  };
+  const std::string_view descr = value_of("descr");
+  if (descr.size() < 5 || descr.front() != '\'') return refuse("no simple dtype in its header (structured arrays are not supported)");
+  const std::string dtype(descr.substr(1, descr.find('\'', 1) - 1));
+  static const std::map<std::string, DataType> kTypes{
+      {"|b1", DataType::kBool},   {"|u1", DataType::kUint8},  {"|i1", DataType::kInt8},   {"<u2", DataType::kUint16}, {"<i2", DataType::kInt16},
+      {"<u4", DataType::kUint32}, {"<i4", DataType::kInt32},  {"<u8", DataType::kUint64}, {"<i8", DataType::kInt64},  {"<f2", DataType::kFp16},
+      {"<f4", DataType::kFp32},   {"<f8", DataType::kFp64}};
+  const auto type = kTypes.find(dtype);
+  if (type == kTypes.end()) return refuse("dtype \"" + dtype.substr(0, 20) + "\" is not supported; convert with astype");
+  if (value_of("fortran_order").rfind("False", 0) != 0) return refuse("Fortran order; save numpy.ascontiguousarray(x)");
+  const std::string_view dims = value_of("shape");
+  if (dims.empty() || dims.front() != '(') return refuse("no shape in its header");
+  tensor::Shape shape;
+  const char* p = dims.data() + 1;
+  const char* const end = dims.data() + dims.size();
+  while (p < end && *p != ')') {
+    if (*p == ' ' || *p == ',') {
+      ++p;
+      continue;
+    }
+    std::int64_t d = 0;
+    const auto [next, error] = std::from_chars(p, end, d);
+    if (error != std::errc() || shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank)) return refuse("bad shape in its header");
+    shape.push_back(d);
+    p = next;
+  }
+  auto t = Tensor::FromBytes(type->second, std::move(shape), bytes.subspan(prefix + length));
+  if (!t.ok()) return refuse(t.status().message());
+  return t;
+}
+
+std::string WriteNpy(const tensor::View& view) {
+  static const std::map<DataType, std::string> kNames{
+      {DataType::kBool, "|b1"},   {DataType::kUint8, "|u1"},  {DataType::kInt8, "|i1"},   {DataType::kUint16, "<u2"}, {DataType::kInt16, "<i2"},
+      {DataType::kUint32, "<u4"}, {DataType::kInt32, "<i4"},  {DataType::kUint64, "<u8"}, {DataType::kInt64, "<i8"},  {DataType::kFp16, "<f2"},
+      {DataType::kFp32, "<f4"},   {DataType::kFp64, "<f8"}};
+  const auto name = kNames.find(view.type);
+  GANGLION_CHECK(name != kNames.end());
+  std::string header = "{'descr': '" + name->second + "', 'fortran_order': False, 'shape': (";
+  for (const auto d : view.shape) header += std::to_string(d) + ",";
+  header += "), }";
+  while ((10 + header.size() + 1) % 64 != 0) header += ' ';
+  header += '\n';
+  std::string out("\x93NUMPY\x01\x00", 8);
+  out += static_cast<char>(header.size() & 255);
+  out += static_cast<char>(header.size() >> 8);
+  out += header;
+  out.append(reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size());
+  return out;
+}
+
+Result<Tensor> ToFp32(const Tensor& t) {
+  ASSIGN_OR_RETURN(Tensor out, Tensor::Zeros(DataType::kFp32, t.shape()));
+  const auto to = out.As<float>();
+  switch (t.type()) {
+    case DataType::kFp32: return t;
+    case DataType::kFp64: Widen<double>(t, to); break;
+    case DataType::kBool:
+    case DataType::kUint8: Widen<std::uint8_t>(t, to); break;
+    case DataType::kInt8: Widen<std::int8_t>(t, to); break;
+    case DataType::kUint16: Widen<std::uint16_t>(t, to); break;
+    case DataType::kInt16: Widen<std::int16_t>(t, to); break;
+    case DataType::kUint32: Widen<std::uint32_t>(t, to); break;
+    case DataType::kInt32: Widen<std::int32_t>(t, to); break;
+    case DataType::kUint64: Widen<std::uint64_t>(t, to); break;
+    case DataType::kInt64: Widen<std::int64_t>(t, to); break;
+    case DataType::kFp16: {
+      const auto* p = reinterpret_cast<const std::uint16_t*>(t.View().bytes.data());
+      for (std::size_t i = 0; i < to.size(); ++i) to[i] = HalfToFloat(p[i]);
+      break;
+    }
+    case DataType::kBf16: {
+      const auto* p = reinterpret_cast<const std::uint16_t*>(t.View().bytes.data());
+      for (std::size_t i = 0; i < to.size(); ++i) {
+        const std::uint32_t bits = static_cast<std::uint32_t>(p[i]) << 16;
+        std::memcpy(&to[i], &bits, 4);
+      }
+      break;
+    }
+    case DataType::kBytes: return InvalidArgument("BYTES are no numbers");
+  }
+  return out;
+}
+
+}  // namespace ganglion::data
