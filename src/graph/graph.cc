@@ -307,6 +307,17 @@ std::string GraphBuilder::Scalar(const std::string& hint, float value) {
   return Constant(hint, tensor::Tensor::From<float>({}, {&value, 1}).value());
 }
 
+void GraphBuilder::Rename(const std::string& from, const std::string& to) {
+  for (auto& n : *graph_->mutable_node()) {
+    for (auto& name : *n.mutable_input()) {
+      if (name == from) name = to;
+    }
+    for (auto& name : *n.mutable_output()) {
+      if (name == from) name = to;
+    }
+  }
+}
+
 std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> inputs, std::vector<Attribute> attributes,
                                const std::string& output) {
   auto* n = graph_->add_node();
@@ -321,6 +332,9 @@ std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> i
     } else if (const auto* f = std::get_if<float>(&attribute.value)) {
       a->set_type(onnx::AttributeProto::FLOAT);
       a->set_f(*f);
+    } else if (const auto* text = std::get_if<std::string>(&attribute.value)) {
+      a->set_type(onnx::AttributeProto::STRING);
+      a->set_s(*text);
     } else {
       a->set_type(onnx::AttributeProto::INTS);
       for (const auto v : std::get<std::vector<std::int64_t>>(attribute.value)) a->add_ints(v);

@@ -68,7 +68,7 @@ const onnx::AttributeProto* FindAttribute(const onnx::NodeProto& node, std::stri
 
 struct Attribute {
   std::string name;
-  std::variant<std::int64_t, float, std::vector<std::int64_t>> value;
+  std::variant<std::int64_t, float, std::vector<std::int64_t>, std::string> value;
 };
 
 // Appends to a graph; names what it appends uniquely within that graph. Thread-compatible.
@@ -92,6 +92,9 @@ class GraphBuilder {
   std::string Scalar(const std::string& hint, float value);                     // FP32[]
   // A parameter: an initializer with exactly this name. REQUIRES: the name is new.
   void Initializer(const std::string& name, const tensor::Tensor& value);
+
+  // Gives a value another name, wherever it is made and read. REQUIRES: `to` is new, `from` is made by a node.
+  void Rename(const std::string& from, const std::string& to);
 
   // Appends a node with one output and returns the output's name; `output` forces the name.
   std::string Node(const std::string& op, std::vector<std::string> inputs, std::vector<Attribute> attributes = {},
