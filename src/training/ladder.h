@@ -1,0 +1,54 @@
+// The ladder of the demo: models of rising size for the four tiers, trained from one labelled image set.
+//
+//   global  an ensemble of three perceptrons, each trained on the labels (rows mirrored at random)
+//   region, edge, device  smaller perceptrons distilled from the ensemble, so that they agree with it where they can
+//
+// Figures of the recipe, and what was tried and left, are in docs/adr/0005-the-demo-ladder.md.
+// The recipe is fixed; a seed gives bit-identical models on one machine, on any number of threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "data/dataset.h"
+#include "model/model.h"
+#include "runtime/runtime.h"
+
+namespace ganglion::training {
+
+struct LadderOptions {
+  std::uint64_t seed = 1;
+  int threads = 2;
+  std::filesystem::path dir;  // models go here, checkpoints into dir/checkpoints
+  bool resume = false;        // finished models are kept and started ones continued
+  double scale = 1;           // multiplies epochs; for tests, below 1
+};
+
+struct LadderProgress {
+  double done = 0;       // share of all work
+  std::string doing;     // "global-b.onnx"
+  double loss = 0;
+  double accuracy = -1;  // validation, -1 while unknown
+};
+
+struct Rung {
+  std::string file;  // "device.onnx"
+  double accuracy = -1;  // on the validation rows
+};
+
+// Writes global-a.onnx, global-b.onnx, global-c.onnx, region.onnx, edge.onnx and device.onnx into options.dir.
+// `valid` is for the display alone: nothing is chosen by it.
+Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train, const data::Dataset& valid,
+                                      const LadderOptions& options, std::stop_token stop,
+                                      const std::function<void(const LadderProgress&)>& on_progress);
+
+// What the recipe is, in one line: a ladder made by another recipe or seed is trained anew.
+std::string LadderRecipe(std::uint64_t seed);
+
+}  // namespace ganglion::training
