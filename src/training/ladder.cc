@@ -17,20 +17,21 @@ namespace {
 struct Job {
   std::string file;
   std::vector<std::int64_t> hidden;
+  double rate = 1e-3;
   std::int64_t epochs = 0;
 };
 
 const std::vector<Job> kTeachers{
-    {"global-a.onnx", {512, 512}, 12},
-    {"global-b.onnx", {512, 512}, 12},
-    {"global-c.onnx", {512, 512}, 12},
+    {"global-a.onnx", {512, 512}, 1e-3, 12},
+    {"global-b.onnx", {512, 512}, 1e-3, 12},
+    {"global-c.onnx", {512, 512}, 1e-3, 12},
 };
 const std::vector<Job> kStudents{
-    {"region.onnx", {512, 256}, 20},
-    {"edge.onnx", {256, 128}, 20},
-    {"device.onnx", {256}, 20},
+    {"region.onnx", {512, 256}, 1.5e-3, 20},
+    {"edge.onnx", {256, 128}, 2e-3, 30},
+    {"device.onnx", {256}, 3e-3, 40},
 };
-constexpr std::int64_t kSlices = 10;
+constexpr std::int64_t kSlices = 8;
 constexpr std::int64_t kBatch = 128;
 
 std::int64_t Epochs(const Job& job, double scale) {
@@ -75,12 +76,12 @@ class Meter {
 }  // namespace
 
 std::string LadderRecipe(std::uint64_t seed) {
-  std::string text = "ladder 1; adam 1e-3 warm-up .03 cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed);
+  std::string text = "ladder 1; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed);
   for (const auto* jobs : {&kTeachers, &kStudents}) {
     for (const Job& job : *jobs) {
       text += "; " + job.file;
       for (const auto h : job.hidden) text += " " + std::to_string(h);
-      text += " x" + std::to_string(job.epochs);
+      text += " x" + std::to_string(job.epochs) + " rate " + std::to_string(job.rate);
     }
   }
   return text;
@@ -128,6 +129,7 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
           }
           ASSIGN_OR_RETURN(const auto initial, model::Model::FromBytes(job.file, MakePerceptron(sizes, seed_base + i)));
           TrainOptions o;
+          o.optimizer.rate = job.rate;
           o.batch = kBatch;
           o.epochs = Epochs(job, options.scale);
           o.seed = seed_base + i;

@@ -21,11 +21,11 @@ std::string MakePerceptron(const std::vector<std::int64_t>& sizes, std::uint64_t
   for (std::size_t l = 0; l + 1 < sizes.size(); ++l) {
     const std::string layer = std::to_string(l);
     Tensor w = Tensor::Zeros(DataType::kFp32, {sizes[l], sizes[l + 1]}).value();
-    const double scale = std::sqrt(2. / static_cast<double>(sizes[l]));
+    const bool last = l + 2 == sizes.size();
+    const double scale = std::sqrt((last ? 1. : 2.) / static_cast<double>(sizes[l]));
     for (float& v : w.As<float>()) v = static_cast<float>(scale * random.Normal());
     g.Initializer("w" + layer, w);
     g.Initializer("b" + layer, Tensor::Zeros(DataType::kFp32, {sizes[l + 1]}).value());
-    const bool last = l + 2 == sizes.size();
     h = g.Node("Gemm", {h, "w" + layer, "b" + layer}, {}, last ? "logits" : "h" + layer);
     if (!last) h = g.Node("Relu", {h}, {}, "a" + layer);
   }

@@ -1,7 +1,8 @@
 // An untrained perceptron as an ONNX model: Gemm layers with Relu between them, giving logits.
 //
 // Input "x" FP32[-1, sizes.front()], output "logits" FP32[-1, sizes.back()], parameters "w0" [in, out], "b0" [out], ...
-// Weights are normal with variance 2 / fan-in (K. He et al., "Delving Deep into Rectifiers", 2015), biases zero.
+// Weights are normal with variance 2 / fan-in, 1 / fan-in in the last layer, which no Relu follows (K. He et al.,
+// "Delving Deep into Rectifiers", 2015); biases are zero.
 // The same seed gives the same bytes.
 #pragma once
 

@@ -1,0 +1,46 @@
+// One function a verb, each in the file of its name. They return the exit code: 0 done, 1 failed, 2 usage or
+// configuration (this one mostly decided by CLI11 before they run).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "base/status.h"
+#include "runtime/runtime.h"
+
+namespace CLI {
+class App;
+}
+
+namespace ganglion::app {
+
+// What main builds once and hands to whichever verb runs.
+struct Context {
+  std::shared_ptr<runtime::Engine> engine;
+  std::stop_token stop;  // Ctrl-C, SIGTERM
+};
+
+// Prints "verb: message" to standard error. INVALID_ARGUMENT and FAILED_PRECONDITION about configuration exit with 2.
+int Fail(const std::string& verb, const Status& status);
+
+// Each registers its options and returns its command to run it by.
+void AddTrain(CLI::App& app, Context& context, int& exit_code);
+void AddCalibrate(CLI::App& app, Context& context, int& exit_code);
+void AddEvaluate(CLI::App& app, Context& context, int& exit_code);
+void AddDemo(CLI::App& app, Context& context, int& exit_code);
+void AddInit(CLI::App& app, Context& context, int& exit_code);
+void AddInfer(CLI::App& app, Context& context, int& exit_code);
+void AddGradient(CLI::App& app, Context& context, int& exit_code);
+
+inline constexpr char kFashion[] = "/usr/share/datasets/fashion-mnist";
+
+// Trains the ladder of Fashion-MNIST into `dir` with a progress bar: models, labels.txt and decision.yaml.
+Status TrainFashionLadder(Context& context, const std::filesystem::path& data, const std::filesystem::path& dir, std::uint64_t seed,
+                          int threads, bool resume, bool quiet);
+
+// "100:200" into rows; "" is all.
+Status ParseRows(const std::string& text, std::int64_t* begin, std::int64_t* end);
+
+}  // namespace ganglion::app

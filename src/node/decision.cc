@@ -1,0 +1,169 @@
+#include "node/decision.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace ganglion::node {
+
+Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::Engine>& engine, const std::filesystem::path& dir,
+                                                 const OpenOptions& options) {
+  std::unique_ptr<Decision> decision(new Decision);
+  Decision& d = *decision;
+  ASSIGN_OR_RETURN(d.config_, LoadDecisionFile(dir));
+  if (options.with_lock) {
+    ASSIGN_OR_RETURN(d.lock_, LoadLock(dir));
+    if (d.lock_->stages.size() != d.config_.stages.size()) {
+      return FailedPrecondition(fmt::format("{}: decision.yaml has {} stages, decision.lock certifies {}. Run ganglion calibrate {}.", d.config_.name,
+                                            d.config_.stages.size(), d.lock_->stages.size(), dir.string()));
+    }
+  }
+  std::vector<const Stage*> loaded;
+  for (std::size_t i = 0; i < d.config_.stages.size(); ++i) {
+    if (options.highest_tier && d.config_.stages[i].tier > *options.highest_tier) break;
+    ASSIGN_OR_RETURN(auto stage, Stage::Load(engine, d.config_, i));
+    loaded.push_back(stage.get());
+    d.stages_.push_back(std::move(stage));
+  }
+  if (loaded.empty()) {
+    return FailedPrecondition(fmt::format("{} has no stage on tier {} or below", d.config_.name, topology::Name(*options.highest_tier)));
+  }
+  for (std::size_t i = 1; i < loaded.size(); ++i) {
+    if (loaded[i]->classes() != loaded[0]->classes()) {
+      return InvalidArgument(fmt::format("{}: {} has {} classes, {} has {}", d.config_.name, loaded[0]->files().back().file, loaded[0]->classes(),
+                                         loaded[i]->files().back().file, loaded[i]->classes()));
+    }
+  }
+  if (!d.config_.labels.empty() && d.config_.labels.size() != d.classes()) {
+    return InvalidArgument(fmt::format("{}: labels has {} names, the models have {} classes", d.config_.name, d.config_.labels.size(), d.classes()));
+  }
+  if (d.lock_) RETURN_IF_ERROR(Certifies(*d.lock_, d.config_.name, loaded));
+
+  d.policy_.when_late = d.config_.when_late;
+  for (std::size_t i = 0; i < d.config_.stages.size(); ++i) {
+    cascade::StagePolicy policy;
+    policy.tier = d.config_.stages[i].tier;
+    policy.threshold = d.lock_ ? d.lock_->stages[i].threshold : calibration::kNever;
+    d.policy_.stages.push_back(policy);
+  }
+  // One set of lanes now: it shows whether there can be any, and the first request finds it warm.
+  if (auto lanes = d.TakeLanes()) {
+    d.has_lanes_ = true;
+    d.idle_.With([&](auto& idle) {
+      idle.reserve(64);
+      idle.push_back(std::move(lanes));
+    });
+  }
+  return decision;
+}
+
+std::unique_ptr<Decision::Lanes> Decision::TakeLanes() const {
+  std::unique_ptr<Lanes> lanes = idle_.With([](auto& idle) -> std::unique_ptr<Lanes> {
+    if (idle.empty()) return nullptr;
+    auto last = std::move(idle.back());
+    idle.pop_back();
+    return last;
+  });
+  if (lanes != nullptr) return lanes;
+  lanes = std::make_unique<Lanes>();
+  for (const auto& stage : stages_) {
+    lanes->stages.push_back(stage->MakeLane());
+    if (lanes->stages.back() == nullptr) return nullptr;
+  }
+  return lanes;
+}
+
+Status Decision::CheckInputs(std::span<const tensor::View> inputs) const {
+  if (inputs.size() != config_.inputs.size()) {
+    return InvalidArgument(fmt::format("{} takes {} inputs, got {}", config_.name, config_.inputs.size(), inputs.size()));
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    RETURN_IF_ERROR(tensor::Matches(config_.inputs[i], inputs[i]));
+    RETURN_IF_ERROR(tensor::CheckFinite(config_.inputs[i].name, inputs[i]));
+    if (inputs[i].shape[0] != inputs[0].shape[0]) {
+      return InvalidArgument(fmt::format("input \"{}\" has {} rows, \"{}\" has {}", config_.inputs[i].name, inputs[i].shape[0], config_.inputs[0].name,
+                                         inputs[0].shape[0]));
+    }
+  }
+  return {};
+}
+
+calibration::Judgement Decision::Judge(std::size_t i, std::span<const float> z, std::optional<float> own) const {
+  const LockStage& s = lock_->stages[i];
+  auto judgement = calibration::Judge(z, s.temperature, s.measure);
+  if (own) judgement.confidence = *own >= 0 && *own <= 1 ? *own : 0;  // NaN and nonsense: no confidence
+  return judgement;
+}
+
+// The request path.
+Result<Decided> Decision::Decide(std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const {
+  RETURN_IF_ERROR(CheckInputs(inputs));
+  if (inputs[0].shape[0] != 1) return InvalidArgument(fmt::format("one row at a time, got {}", inputs[0].shape[0]));
+  if (!has_lanes_) return DecideIn(nullptr, inputs, clock, deadline);
+  std::unique_ptr<Lanes> lanes = TakeLanes();
+  auto decided = DecideIn(lanes.get(), inputs, clock, deadline);
+  if (lanes != nullptr) idle_.With([&](auto& idle) { idle.push_back(std::move(lanes)); });
+  return decided;
+}
+
+Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const {
+  const TimePoint begin = clock.Now();
+  cascade::Cascade cascade(policy_, deadline);
+  cascade::Step step = cascade.Begin(begin);
+  Decided d;
+  Status failure;
+  TimePoint now = begin;
+  while (step.kind == cascade::Step::Kind::kDefer) {
+    if (step.stage >= stages_.size()) {  // a tier above decides
+      d.kind = Decided::Kind::kDeferred;
+      d.took = now - begin;
+      return d;
+    }
+    calibration::Judgement judgement;
+    Status ran;
+    if (lanes != nullptr) {
+      Stage::Lane& lane = *lanes->stages[step.stage];
+      ran = lane.Run(inputs);
+      if (ran.ok()) judgement = Judge(step.stage, lane.z(), lane.confidence());
+    } else {
+      const auto scores = stages_[step.stage]->Score(inputs);
+      ran = scores.status();
+      if (ran.ok()) judgement = Judge(step.stage, scores->z, scores->confidence.empty() ? std::nullopt : std::optional(scores->confidence[0]));
+    }
+    now = clock.Now();
+    if (ran.ok()) {
+      d.label = judgement.label;
+      d.confidence = judgement.confidence;
+      d.stage = step.stage;
+      d.tier = policy_.stages[step.stage].tier;
+      step = cascade.OnAnswer(judgement.label, judgement.confidence, now);
+    } else {
+      failure = std::move(ran);
+      step = cascade.OnFailure(cascade::Reason::kFailed, now);
+    }
+  }
+  if (step.kind == cascade::Step::Kind::kFail) {
+    if (step.answer.reason == cascade::Reason::kFailed) return failure;
+    return Status(Code::kDeadlineExceeded, fmt::format("deadline passed {} any stage answered", d.label < 0 ? "before" : "before an accepting stage; when_late is fail and"));
+  }
+  d.kind = step.answer.degraded ? Decided::Kind::kDegraded : Decided::Kind::kAccepted;
+  d.label = step.answer.label;
+  d.confidence = step.answer.confidence;
+  d.stage = step.answer.stage;
+  d.tier = policy_.stages[d.stage].tier;
+  d.reason = step.answer.reason;
+  d.took = now - begin;
+  return d;
+}
+
+Result<std::vector<Stage::Scores>> Decision::ScoreAll(std::span<const tensor::View> inputs) const {
+  RETURN_IF_ERROR(CheckInputs(inputs));
+  std::vector<Stage::Scores> all;
+  for (const auto& stage : stages_) {
+    ASSIGN_OR_RETURN(auto scores, stage->Score(inputs));
+    all.push_back(std::move(scores));
+  }
+  return all;
+}
+
+}  // namespace ganglion::node

@@ -1,0 +1,211 @@
+#include "node/decision_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/limits.h"
+#include "data/file.h"
+#include "node/yaml.h"
+
+namespace ganglion::node {
+namespace {
+
+const std::vector<std::string> kLater{"privacy", "audit"};
+
+void ReadPromise(YamlReader& y, const YAML::Node& node, calibration::Promise* promise) {
+  if (!node.IsDefined()) return;
+  if (!node.IsMap()) return y.Error(node, "promise must be a mapping, for example {loss_at_most: 0.01, delta: 0.1}");
+  y.KnownKeys(node, "promise.", {"loss_at_most", "error_at_most", "disagreement_at_most", "delta"});
+  int promises = 0;
+  for (const char* key : {"loss_at_most", "error_at_most", "disagreement_at_most"}) {
+    if (!node[key].IsDefined()) continue;
+    ++promises;
+    if (const auto v = y.Number(node, "promise.", key)) {
+      promise->kind = *calibration::PromiseFromName(key);
+      promise->limit = *v;
+    }
+  }
+  if (promises != 1) y.Error(node, fmt::format("promise takes exactly one of loss_at_most, error_at_most, disagreement_at_most; there are {}", promises));
+  if (const auto v = y.Number(node, "promise.", "delta")) promise->delta = *v;
+  if (const auto s = promise->Check(); !s.ok()) y.Error(node, "promise." + s.message());
+}
+
+void ReadConfidence(YamlReader& y, const YAML::Node& node, const std::string& where, StageConfig* stage) {
+  if (!node.IsDefined()) return;
+  if (node.IsMap()) {
+    y.KnownKeys(node, where + "confidence.", {"output"});
+    stage->confidence_output = y.Text(node, where + "confidence.", "output", true).value_or("");
+    return;
+  }
+  if (!node.IsScalar()) return y.Error(node, where + "confidence must be a name or {output: NAME}");
+  if (node.Scalar() == "auto") return;
+  stage->measure = calibration::MeasureFromName(node.Scalar());
+  if (!stage->measure) {
+    y.Error(node, where + "confidence \"" + node.Scalar() + "\" is unknown; one of auto, max_probability, margin, entropy, or {output: NAME}");
+  }
+}
+
+StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& where) {
+  StageConfig stage;
+  if (!node.IsMap()) {
+    y.Error(node, where + " must be a mapping, for example {tier: device, model: small.onnx}");
+    return stage;
+  }
+  const std::string at = where + ".";
+  y.KnownKeys(node, at, {"tier", "model", "ensemble", "pre", "post", "confidence", "rules"});
+  if (const auto tier = y.Text(node, at, "tier", true)) {
+    const auto t = topology::TierFromName(*tier);
+    if (t) {
+      stage.tier = *t;
+    } else {
+      y.Error(node["tier"], at + "tier \"" + *tier + "\" is no tier; one of device, edge, region, global");
+    }
+  }
+  if (node["rules"].IsDefined()) y.Error(node["rules"], at + "rules is not in this version yet; leave the stage out");
+  const bool model = node["model"].IsDefined();
+  const bool ensemble = node["ensemble"].IsDefined();
+  if (model == ensemble && !node["rules"].IsDefined()) y.Error(node, where + " takes one of model and ensemble");
+  if (model) {
+    if (auto file = y.Text(node, at, "model")) stage.models.push_back(*file);
+  }
+  if (ensemble) {
+    const auto& list = node["ensemble"];
+    if (!list.IsSequence() || list.size() < 2 || list.size() > static_cast<std::size_t>(limits::kMaxEnsemble)) {
+      y.Error(list, at + fmt::format("ensemble must list 2 to {} models", limits::kMaxEnsemble));
+    } else {
+      for (const auto& m : list) {
+        if (m.IsScalar() && !m.Scalar().empty()) {
+          stage.models.push_back(m.Scalar());
+        } else {
+          y.Error(m, at + "ensemble has an entry that is no file name");
+        }
+      }
+    }
+  }
+  stage.pre = y.Text(node, at, "pre").value_or("");
+  stage.post = y.Text(node, at, "post").value_or("");
+  ReadConfidence(y, node["confidence"], at, &stage);
+  if (!stage.confidence_output.empty() && stage.models.size() > 1 && stage.post.empty()) {
+    y.Error(node["confidence"], at + "confidence from an output needs one model or a post graph, not an ensemble");
+  }
+  return stage;
+}
+
+}  // namespace
+
+std::string DecisionConfig::LabelText(int label) const {
+  const auto i = static_cast<std::size_t>(label);
+  return label >= 0 && i < labels.size() ? labels[i] : std::to_string(label);
+}
+
+Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir, const std::string& shown_as) {
+  YamlReader y(shown_as, text);
+  DecisionConfig c;
+  c.dir = dir;
+  const YAML::Node& root = y.root();
+  if (root.IsMap() && y.ok()) {
+    y.KnownKeys(root, "", {"decision", "input", "labels", "promise", "deadline", "when_late", "privacy", "audit", "stages"});
+    c.name = y.Text(root, "", "decision", true).value_or("");
+    const bool plain = std::all_of(c.name.begin(), c.name.end(), [](unsigned char ch) { return std::isalnum(ch) || ch == '-' || ch == '_' || ch == '.'; });
+    if (!plain) y.Error(root["decision"], "decision \"" + c.name + "\" has a character other than letters, digits, - _ .");
+    const YAML::Node input = root["input"];
+    if (!input.IsDefined() || !input.IsMap() || input.size() == 0) {
+      y.Error(input.IsDefined() ? input : root, "input must name at least one tensor, for example {image: \"FP32[-1,784]\"}");
+    } else {
+      for (const auto& pair : input) {
+        auto spec = tensor::ParseSpec(pair.second.IsScalar() ? pair.second.Scalar() : "");
+        if (!spec.ok()) {
+          y.Error(pair.second, "input." + pair.first.Scalar() + " " + spec.status().message());
+        } else if (spec->shape.empty() || spec->shape[0] != -1) {
+          y.Error(pair.second, "input." + pair.first.Scalar() + " " + spec->Text() + " must begin with -1, the rows of a batch");
+        } else {
+          spec->name = pair.first.Scalar();
+          c.inputs.push_back(std::move(*spec));
+        }
+      }
+    }
+    if (const auto file = y.Text(root, "", "labels")) {
+      const auto bytes = data::ReadFile(dir / *file, limits::kMaxConfigBytes);
+      if (!bytes.ok()) {
+        y.Error(root["labels"], "labels: " + bytes.status().message());
+      } else {
+        std::string line;
+        for (const char ch : *bytes + "\n") {
+          if (ch != '\n') {
+            if (ch != '\r') line += ch;
+          } else if (!line.empty()) {
+            c.labels.push_back(std::exchange(line, ""));
+          }
+        }
+      }
+    }
+    ReadPromise(y, root["promise"], &c.promise);
+    if (const auto d = y.Time(root, "", "deadline")) c.deadline = *d;
+    if (c.deadline <= Duration::zero()) y.Error(root["deadline"], "deadline must be longer than 0");
+    if (const auto late = y.Text(root, "", "when_late")) {
+      if (*late == "fail") {
+        c.when_late = cascade::WhenLate::kFail;
+      } else if (*late != "answer") {
+        y.Error(root["when_late"], "when_late \"" + *late + "\" is unknown; answer or fail");
+      }
+    }
+    for (const auto& key : kLater) {
+      if (root[key].IsDefined() && !(key == "privacy" && root[key].IsScalar() && root[key].Scalar() == "public")) {
+        y.Error(root[key], key + " is not in this version yet; leave it out");
+      }
+    }
+    const YAML::Node stages = root["stages"];
+    if (!stages.IsDefined() || !stages.IsSequence() || stages.size() == 0 || stages.size() > static_cast<std::size_t>(limits::kMaxStages)) {
+      y.Error(stages.IsDefined() ? stages : root, fmt::format("stages must list 1 to {} stages, cheapest first", limits::kMaxStages));
+    } else {
+      for (std::size_t i = 0; i < stages.size(); ++i) {
+        const std::string where = fmt::format("stages[{}]", i);
+        c.stages.push_back(ReadStage(y, stages[i], where));
+        if (i > 0 && c.stages[i].tier < c.stages[i - 1].tier) {
+          y.Error(stages[i], fmt::format("{}.tier {} lies below {} of the stage before it; order stages from device up", where,
+                                         topology::Name(c.stages[i].tier), topology::Name(c.stages[i - 1].tier)));
+        }
+      }
+    }
+  }
+  RETURN_IF_ERROR(y.Finish());
+  return c;
+}
+
+Result<DecisionConfig> LoadDecisionFile(const std::filesystem::path& dir) {
+  const auto path = dir / "decision.yaml";
+  auto text = data::ReadFile(path, limits::kMaxConfigBytes);
+  if (!text.ok()) {
+    return text.status().code() == Code::kNotFound ? NotFound(path.string() + " does not exist; `ganglion init` makes one") : text.status();
+  }
+  return ParseDecisionFile(*text, dir, path.string());
+}
+
+std::string WriteDecisionFile(const DecisionConfig& c) {
+  std::string text = fmt::format("decision: {}\ninput: {{", c.name);
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) text += fmt::format("{}{}: \"{}\"", i > 0 ? ", " : "", c.inputs[i].name, c.inputs[i].Text());
+  text += "}\n";
+  if (!c.labels.empty()) text += "labels: labels.txt\n";
+  text += fmt::format("promise: {{{}: {}, delta: {}}}\n", calibration::Name(c.promise.kind), c.promise.limit, c.promise.delta);
+  text += fmt::format("deadline: {}ms\n", std::chrono::duration_cast<std::chrono::milliseconds>(c.deadline).count());
+  text += fmt::format("when_late: {}  # {}\n", c.when_late == cascade::WhenLate::kAnswer ? "answer" : "fail",
+                      c.when_late == cascade::WhenLate::kAnswer ? "the best so far, marked degraded; or: fail" : "or: answer");
+  text += "stages:  # cheapest first\n";
+  for (const auto& s : c.stages) {
+    text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));
+    if (s.models.size() == 1) {
+      text += "model: " + s.models[0];
+    } else {
+      text += fmt::format("ensemble: [{}]", fmt::join(s.models, ", "));
+    }
+    if (!s.pre.empty()) text += ", pre: " + s.pre;
+    if (!s.post.empty()) text += ", post: " + s.post;
+    if (s.measure) text += fmt::format(", confidence: {}", calibration::Name(*s.measure));
+    if (!s.confidence_output.empty()) text += fmt::format(", confidence: {{output: {}}}", s.confidence_output);
+    text += "}\n";
+  }
+  return text;
+}
+
+}  // namespace ganglion::node

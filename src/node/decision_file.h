@@ -1,0 +1,64 @@
+// decision.yaml: what is decided, from what, by whom, and under which promise. One file, the same on every tier.
+//
+//   decision: fashion
+//   input: {image: "FP32[-1,784]"}
+//   labels: labels.txt                       # optional: a name a line; classes are numbers otherwise
+//   promise: {loss_at_most: 0.01, delta: 0.1}
+//   deadline: 1s                             # default 1s
+//   when_late: answer                        # best so far, degraded; or: fail
+//   stages:                                  # cheapest first, one after the other up the tiers
+//     - {tier: device, model: small.onnx, confidence: margin}
+//     - {tier: edge, model: medium.onnx, pre: resize.onnx}
+//     - {tier: global, ensemble: [a.onnx, b.onnx]}
+//
+// confidence: auto (default: the measure that ranks wrong answers lowest on the tuning half), max_probability, margin,
+// entropy, or {output: NAME}, an output of the model (or of post) that says it, in [0, 1].
+// All mistakes are reported at once, a line each, with file and line.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "calibration/calibration.h"
+#include "cascade/cascade.h"
+#include "tensor/tensor.h"
+#include "topology/topology.h"
+
+namespace ganglion::node {
+
+struct StageConfig {
+  topology::Tier tier = topology::Tier::kDevice;
+  std::vector<std::string> models;  // one, or the members of an ensemble
+  std::string pre;                  // empty: none
+  std::string post;
+  std::optional<calibration::Measure> measure;  // nothing: auto
+  std::string confidence_output;                // empty: from the logits
+};
+
+struct DecisionConfig {
+  std::string name;
+  std::filesystem::path dir;
+  std::vector<tensor::Spec> inputs;
+  std::vector<std::string> labels;
+  calibration::Promise promise;
+  Duration deadline = std::chrono::seconds(1);
+  cascade::WhenLate when_late = cascade::WhenLate::kAnswer;
+  std::vector<StageConfig> stages;
+
+  // labels[label], or the number.
+  std::string LabelText(int label) const;
+};
+
+// Reads DIR/decision.yaml and its labels file. Model files are not opened.
+Result<DecisionConfig> LoadDecisionFile(const std::filesystem::path& dir);
+// The same from text; `dir` is where its files would be.
+Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir, const std::string& shown_as);
+
+// A decision.yaml for the given stages: what `ganglion init` writes.
+std::string WriteDecisionFile(const DecisionConfig& config);
+
+}  // namespace ganglion::node

@@ -1,0 +1,103 @@
+// A Stage turns a decision's inputs into logits: an optional pre graph, a model or an ensemble, an optional post graph.
+//
+//   inputs -> [pre] -> model            -> [post] -> z [rows, classes], and its own confidence where it has one
+//                   -> ensemble members -> mean of softmax -> [post]
+// Graphs are joined by tensor names; a graph with one input of another name takes the first output of the graph before
+// it, or the decision's only input. z are logits: where the last graph ends in a Softmax, and for ensembles, z = log p.
+//
+// What does not fit together is found when the stage is loaded, by running it once on zeros.
+// A service; const members are thread-safe.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "crypto/crypto.h"
+#include "node/decision_file.h"
+#include "runtime/runtime.h"
+#include "tensor/tensor.h"
+
+namespace ganglion::node {
+
+struct StageFile {
+  std::string file;
+  crypto::Digest digest;
+  bool operator==(const StageFile&) const = default;
+};
+
+class Stage {
+ public:
+  static Result<std::unique_ptr<Stage>> Load(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, std::size_t index);
+  ~Stage();
+
+  const StageConfig& config() const { return config_; }
+  // Every file the stage is made of, in the order pre, models, post.
+  const std::vector<StageFile>& files() const { return files_; }
+  std::size_t classes() const { return classes_; }
+
+  struct Scores {
+    std::size_t rows = 0;
+    std::vector<float> z;           // [rows, classes]
+    std::vector<float> confidence;  // [rows], empty unless the stage has its own
+  };
+  // Any number of rows; inputs in the order of the decision's. Allocates.
+  Result<Scores> Score(std::span<const tensor::View> inputs) const;
+
+  // Memory and bindings for one row at a time: the hot path. Thread-compatible.
+  class Lane {
+   public:
+    ~Lane();
+    // REQUIRES: inputs match the decision's specs, one row. Copies them in and runs.
+    Status Run(std::span<const tensor::View> inputs);
+    std::span<const float> z() const { return z_; }
+    std::optional<float> confidence() const;
+
+   private:
+    friend class Stage;
+    Lane();
+    const Stage* stage_ = nullptr;
+    std::vector<tensor::Tensor> slots_;
+    std::vector<runtime::Binding> bindings_;
+    std::vector<float> z_;
+  };
+  // Nothing where a row's shape is not fixed by the decision file: then Score is the only way.
+  std::unique_ptr<Lane> MakeLane() const;
+
+ private:
+  Stage() = default;
+  // One graph of the stage: which slots it reads; its outputs become the slots from first_output on.
+  struct Graph {
+    std::unique_ptr<runtime::Session> session;
+    std::vector<std::size_t> reads;
+    std::size_t first_output = 0;
+    bool member = false;  // of an ensemble
+    bool probabilities = false;
+  };
+  Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file, bool member);
+  Status DryRun(const DecisionConfig& config);
+  void ToLogits(std::span<const float> scores, std::span<float> z) const;
+
+  StageConfig config_;
+  std::vector<StageFile> files_;
+  std::vector<tensor::Spec> slot_specs_;          // inputs, then outputs of each graph, then the ensemble's mean
+  std::vector<tensor::Shape> slot_shapes_;        // of one row, as the dry run found them
+  std::vector<std::size_t> at_hand_;              // slots the next graph may read by position
+  std::vector<Graph> graphs_;
+  std::size_t inputs_ = 0;
+  std::optional<std::size_t> mean_slot_;          // ensemble
+  std::size_t score_slot_ = 0;
+  std::optional<std::size_t> confidence_slot_;
+  bool probabilities_ = false;
+  bool batches_ = true;
+  bool fixed_row_ = true;
+  std::size_t classes_ = 0;
+
+  friend class Lane;
+};
+
+}  // namespace ganglion::node
