@@ -58,11 +58,11 @@ int Main(int argc, char** argv) {
   app.fallthrough();
   int exit_code = 0;
   AddDemo(app, context, exit_code);
-  //AddInit(app, context, exit_code);
+  AddInit(app, context, exit_code);
   AddTrain(app, context, exit_code);
   AddCalibrate(app, context, exit_code);
   AddEvaluate(app, context, exit_code);
-  //AddInfer(app, context, exit_code);
+  AddInfer(app, context, exit_code);
   AddGradient(app, context, exit_code);
   try {
     app.parse(argc, argv);

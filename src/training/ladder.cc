@@ -29,7 +29,7 @@ const std::vector<Job> kTeachers{
 const std::vector<Job> kStudents{
     {"region.onnx", {512, 256}, 1.5e-3, 20},
     {"edge.onnx", {256, 128}, 2e-3, 30},
-    {"device.onnx", {256}, 3e-3, 40},
+    {"device.onnx", {128}, 3e-3, 40},
 };
 constexpr std::int64_t kSlices = 8;
 constexpr std::int64_t kBatch = 128;

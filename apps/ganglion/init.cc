@@ -1,0 +1,138 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "data/file.h"
+#include "model/model.h"
+#include "node/node.h"
+#include "verbs.h"
+
+namespace ganglion::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string name;
+  std::vector<std::string> stages;
+  std::vector<std::string> pre;
+  std::vector<std::string> post;
+  std::string labels;
+  bool force = false;
+};
+
+// Copies a file into the decision's directory and returns its name there.
+Result<std::string> CopyIn(const fs::path& from, const fs::path& dir) {
+  ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(from, limits::kMaxModelBytes));
+  const fs::path to = dir / from.filename();
+  std::error_code ignored;
+  if (!fs::equivalent(from, to, ignored)) {
+    const auto there = data::ReadFile(to, limits::kMaxModelBytes);
+    if (there.ok() && *there != bytes) return Status(Code::kAlreadyExists, to.string() + " exists with other content; rename one of the two files called " + from.filename().string());
+    RETURN_IF_ERROR(data::WriteFileAtomically(to, bytes));
+  }
+  return from.filename().string();
+}
+
+// "tier=file,file" into its parts.
+Result<std::pair<topology::Tier, std::vector<std::string>>> ParseStage(const std::string& text, const char* option) {
+  const auto equals = text.find('=');
+  const auto tier = topology::TierFromName(text.substr(0, equals));
+  if (equals == std::string::npos || equals + 1 == text.size()) return InvalidArgument(fmt::format("{} \"{}\" is no TIER=FILE; write for example device=small.onnx", option, text));
+  if (!tier) return InvalidArgument(fmt::format("{} \"{}\": \"{}\" is no tier; one of device, edge, region, global", option, text, text.substr(0, equals)));
+  if (text.find("://") != std::string::npos) return Unimplemented(fmt::format("{} \"{}\": a stage on another server is not in this version yet", option, text));
+  std::vector<std::string> files;
+  std::string file;
+  for (const char c : text.substr(equals + 1) + ",") {
+    if (c != ',') {
+      file += c;
+    } else if (!file.empty()) {
+      files.push_back(std::exchange(file, ""));
+    }
+  }
+  return std::make_pair(*tier, files);
+}
+
+Status Run(Context& context, const Options& o) {
+  const fs::path dir = o.name;
+  std::error_code ignored;
+  if (fs::exists(dir / "decision.yaml", ignored) && !o.force) {
+    return InvalidArgument((dir / "decision.yaml").string() + " exists; edit it, or --force writes a new one");
+  }
+  node::DecisionConfig config;
+  config.name = fs::weakly_canonical(dir).filename();
+  config.dir = dir;
+  for (const auto& text : o.stages) {
+    ASSIGN_OR_RETURN(const auto parsed, ParseStage(text, "--stage"));
+    node::StageConfig stage;
+    stage.tier = parsed.first;
+    for (const auto& file : parsed.second) {
+      ASSIGN_OR_RETURN(auto name, CopyIn(file, dir));
+      stage.models.push_back(std::move(name));
+    }
+    if (!config.stages.empty() && stage.tier < config.stages.back().tier) {
+      return InvalidArgument("--stage " + text + " lies below the stage before it; give stages from device up");
+    }
+    config.stages.push_back(std::move(stage));
+  }
+  for (const auto& [texts, option] : {std::pair(&o.pre, "--pre"), std::pair(&o.post, "--post")}) {
+    for (const auto& text : *texts) {
+      ASSIGN_OR_RETURN(const auto parsed, ParseStage(text, option));
+      bool found = false;
+      for (auto& stage : config.stages) {
+        if (stage.tier != parsed.first) continue;
+        found = true;
+        ASSIGN_OR_RETURN(auto name, CopyIn(parsed.second[0], dir));
+        (texts == &o.pre ? stage.pre : stage.post) = std::move(name);
+      }
+      if (!found) return InvalidArgument(fmt::format("{} {}: there is no stage on that tier", option, text));
+    }
+  }
+  if (!o.labels.empty()) {
+    ASSIGN_OR_RETURN(const std::string labels, data::ReadFile(o.labels, limits::kMaxConfigBytes));
+    RETURN_IF_ERROR(data::WriteFileAtomically(dir / "labels.txt", labels));
+    config.labels = {"from labels.txt"};
+  }
+  // The decision takes what the first graph of the first stage takes, any number of rows at a time.
+  const auto& first = config.stages[0];
+  const std::string file = first.pre.empty() ? first.models[0] : first.pre;
+  ASSIGN_OR_RETURN(std::string bytes, data::ReadFile(dir / file, limits::kMaxModelBytes));
+  ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes(file, std::move(bytes)));
+  config.inputs = model.signature().inputs;
+  for (auto& spec : config.inputs) {
+    if (spec.shape.empty() || (spec.shape[0] != -1 && spec.shape[0] != 1)) {
+      return InvalidArgument(fmt::format("{}: input \"{}\" {} has no batch dimension (-1 or 1 first); set pre", file, spec.name, spec.Text()));
+    }
+    spec.shape[0] = -1;
+  }
+  RETURN_IF_ERROR(data::WriteFileAtomically(dir / "decision.yaml", node::WriteDecisionFile(config)));
+  // Load it as calibrate will: what does not fit together is said now.
+  ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, dir, {.with_lock = false}));
+  fmt::print("wrote {}/decision.yaml: {} stages, {} classes\n", dir.string(), config.stages.size(), decision->classes());
+  for (std::size_t i = 0; i < config.stages.size(); ++i) {
+    std::string files;
+    for (const auto& f : decision->stage(i).files()) files += fmt::format(" {}@{}", f.file, f.digest.Short());
+    fmt::print("  {}:{}\n", topology::Name(config.stages[i].tier), files);
+  }
+  fmt::print("next: ganglion calibrate {} --data F (rows that no model was trained on)\n", dir.string());
+  return {};
+}
+
+}  // namespace
+
+void AddInit(CLI::App& app, Context& context, int& exit_code) {
+  auto o = std::make_shared<Options>();
+  auto* verb = app.add_subcommand("init", "Make a decision directory from your own ONNX files");
+  verb->add_option("name", o->name, "the directory to make")->required();
+  verb->add_option("--stage", o->stages, "TIER=FILE, or TIER=FILE,FILE for an ensemble; from device up, once for each stage")->required();
+  verb->add_option("--pre", o->pre, "TIER=FILE: a graph that turns the decision's input into what the stage's model takes");
+  verb->add_option("--post", o->post, "TIER=FILE: a graph that turns the model's output into logits");
+  verb->add_option("--labels", o->labels, "names of the classes, one a line");
+  verb->add_flag("--force", o->force, "overwrite decision.yaml");
+  verb->callback([&context, &exit_code, o] {
+    if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("init", s);
+  });
+}
+
+}  // namespace ganglion::app
