@@ -76,7 +76,7 @@ class Meter {
 }  // namespace
 
 std::string LadderRecipe(std::uint64_t seed) {
-  std::string text = "ladder 1; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed);
+  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed);
   for (const auto* jobs : {&kTeachers, &kStudents}) {
     for (const Job& job : *jobs) {
       text += "; " + job.file;
@@ -93,6 +93,7 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
   const std::int64_t classes = CountClasses(train);
   const std::int64_t features = train.features();
   const bool mirror = train.row_shape.size() == 2;
+  const InputScale scale = ScaleOf(train.x.As<float>());
   const std::filesystem::path checkpoints = options.dir / "checkpoints";
   RETURN_IF_ERROR(data::MakeDirectories(checkpoints));
 
@@ -127,7 +128,7 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
             meter.Report(job.file, job_work, 1, 0, -1);
             return Rung{job.file, -1};
           }
-          ASSIGN_OR_RETURN(const auto initial, model::Model::FromBytes(job.file, MakePerceptron(sizes, seed_base + i)));
+          ASSIGN_OR_RETURN(const auto initial, model::Model::FromBytes(job.file, MakePerceptron(sizes, seed_base + i, scale)));
           TrainOptions o;
           o.optimizer.rate = job.rate;
           o.batch = kBatch;
