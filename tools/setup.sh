@@ -20,7 +20,8 @@ PACKAGES_build="g++ cmake ninja-build ccache pkg-config python3-minimal libpytho
   libonnx-dev libprotobuf-dev protobuf-compiler libssl-dev zlib1g-dev libzip-dev zipcmp zipmerge ziptool libpng-dev
   libjpeg62-turbo-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
   dataset-fashion-mnist"
-PACKAGES_bench="python3-torch python3-numpy"
+# libopenblas: with the reference BLAS that python3-torch alone brings, PyTorch would look ten times slower than it is.
+PACKAGES_bench="python3-torch python3-numpy libopenblas0-pthread"
 PACKAGES_fuzz="clang-14 libclang-rt-14-dev llvm-14"
 PACKAGES_check="clang-format-14 clang-tidy-14 libclang-rt-14-dev"
 

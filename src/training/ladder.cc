@@ -27,8 +27,8 @@ const std::vector<Job> kTeachers{
     {"global-c.onnx", {512, 512}, 1e-3, 12},
 };
 const std::vector<Job> kStudents{
-    {"region.onnx", {512, 256}, 1.5e-3, 20},
-    {"edge.onnx", {256, 128}, 2e-3, 30},
+    {"region.onnx", {512, 512}, 1.5e-3, 24},
+    {"edge.onnx", {192, 96}, 2e-3, 30},
     {"device.onnx", {128}, 3e-3, 40},
 };
 constexpr std::int64_t kSlices = 8;
