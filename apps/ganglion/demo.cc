@@ -22,6 +22,7 @@ struct Options {
   std::string json;
   std::uint64_t seed = 7;
   int threads = 2;
+  double effort = 1;
   bool quiet = false;
 };
 
@@ -29,7 +30,7 @@ struct Options {
 Status Run(Context& context, const Options& o) {
   const fs::path dir = fs::path(o.out) / "fashion";
   const fs::path recipe_file = dir / "recipe.txt";
-  const std::string recipe = training::LadderRecipe(o.seed) + "\n";
+  const std::string recipe = training::LadderRecipe(o.seed, o.effort) + "\n";
   const auto have = data::ReadFile(recipe_file, limits::kMaxConfigBytes);
   if (!have.ok() || *have != recipe) {
     fmt::print("training the ladder on 50,000 images, once (about a minute on two cores); Ctrl-C keeps what is done\n");
@@ -44,7 +45,7 @@ Status Run(Context& context, const Options& o) {
         if (entry.path().extension() == ".onnx") fs::remove(entry.path(), ignored);
       }
     }
-    RETURN_IF_ERROR(TrainFashionLadder(context, o.data, dir, o.seed, o.threads, true, o.quiet));
+    RETURN_IF_ERROR(TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet}));
     RETURN_IF_ERROR(data::WriteFileAtomically(recipe_file, recipe));
     std::error_code ignored;
     fs::remove(dir / "training.txt", ignored);
@@ -81,6 +82,7 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("--json", o->json, "default OUT/demo.json");
   verb->add_option("--seed", o->seed, "of the training and of the calibration's split")->capture_default_str();
   verb->add_option("--threads", o->threads, "models trained at the same time")->capture_default_str()->check(CLI::Range(1, 256));
+  verb->add_option("--effort", o->effort, "share of the recipe's epochs, for a quick look at lower accuracy")->capture_default_str()->check(CLI::Range(.01, 1.));
   verb->add_flag("--quiet", o->quiet, "no progress bar");
   verb->callback([&context, &exit_code, o] {
     if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("demo", s);

@@ -73,7 +73,15 @@ std::string ToText(const evaluation::Report& r, bool colour) {
                top || t.decided == 0 ? "-" : "<= " + Percent(t.error_bound, 2), Millis(t.latency_ms.p50), Millis(t.latency_ms.p99), Bytes(t.uplink_bytes), Dollars(t.cost)});
   }
   text += tiers.Text(colour);
-  text += fmt::format("\n{} measured {}, promised <= {}; {} decided below region\n\n", measure, Percent(r.cascade.risk, 2), Percent(r.promise.limit, 2), Percent(r.below_region));
+  text += fmt::format("\n{} measured {}, promised <= {}; {} decided below region\n", measure, Percent(r.cascade.risk, 2), Percent(r.promise.limit, 2), Percent(r.below_region));
+  if (r.cascade.risk > r.promise.limit) {
+    const bool chance = r.breach_p_value > .01;
+    text += Paint(fmt::format("that is above the promise: {} of {} where {:.0f} are allowed on average, p = {:.2g}. {}\n", Thousands(r.cascade.broken), Thousands(r.cascade.trials),
+                              r.promise.limit * static_cast<double>(r.cascade.trials), r.breach_p_value,
+                              chance ? "Chance may explain it" : "These rows are not like those it was calibrated on; calibrate on rows like these"),
+                  chance ? Colour::kYellow : Colour::kRed, colour);
+  }
+  text += "\n";
 
   Table ways({"way to decide", accuracy, measure, "mean", "p99", "sent up", "all hops", "cost/request", "latency", "bytes", "hops", "cost"});
   const auto row = [&](const Way& w, Colour c) {

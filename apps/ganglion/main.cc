@@ -1,5 +1,6 @@
 // The one binary: every tier, every verb.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -64,6 +65,11 @@ int Main(int argc, char** argv) {
   AddEvaluate(app, context, exit_code);
   AddInfer(app, context, exit_code);
   AddGradient(app, context, exit_code);
+  const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == argv[1]; })) {
+    std::fprintf(stderr, "ganglion: \"%s\" is no verb; ganglion --help lists them\n", argv[1]);
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

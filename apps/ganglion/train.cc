@@ -101,19 +101,22 @@ Status TrainOne(Context& context, const Options& o) {
 
 }  // namespace
 
-Status TrainFashionLadder(Context& context, const fs::path& data, const fs::path& dir, std::uint64_t seed, int threads, bool resume, bool quiet) {
+Status TrainFashionLadder(Context& context, const LadderSettings& settings) {
+  const fs::path& data = settings.data;
+  const fs::path& dir = settings.dir;
   data::LoadOptions rows;
   rows.end = kTrainRows;
   ASSIGN_OR_RETURN(const auto train, data::LoadDataset((data / "train").string(), rows));
   ASSIGN_OR_RETURN(const auto shown, data::LoadDataset((data / "train").string(), {.begin = kTrainRows - kShownRows, .end = kTrainRows}));
   RETURN_IF_ERROR(data::MakeDirectories(dir));
   training::LadderOptions options;
-  options.seed = seed;
-  options.threads = threads;
+  options.seed = settings.seed;
+  options.threads = settings.threads;
   options.dir = dir;
-  options.resume = resume;
+  options.resume = settings.resume;
+  options.scale = settings.effort;
   {
-    ProgressBar bar(quiet);
+    ProgressBar bar(settings.quiet);
     const auto rungs = training::TrainLadder(context.engine, train, shown, options, context.stop, [&](const training::LadderProgress& p) {
       bar.Show(p.done, p.doing + Shown(p.loss, p.accuracy));
     });
@@ -162,7 +165,7 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
     Status status;
     if (o->model.empty()) {
       const fs::path dir = o->out.empty() ? "out/fashion" : o->out;
-      status = TrainFashionLadder(context, o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, o->resume, o->quiet);
+      status = TrainFashionLadder(context, {o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, 1, o->resume, o->quiet});
       if (status.ok()) fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data F\n", dir.string(), dir.string());
     } else {
       status = TrainOne(context, *o);

@@ -36,9 +36,17 @@ void AddGradient(CLI::App& app, Context& context, int& exit_code);
 
 inline constexpr char kFashion[] = "/usr/share/datasets/fashion-mnist";
 
-// Trains the ladder of Fashion-MNIST into `dir` with a progress bar: models, labels.txt and decision.yaml.
-Status TrainFashionLadder(Context& context, const std::filesystem::path& data, const std::filesystem::path& dir, std::uint64_t seed,
-                          int threads, bool resume, bool quiet);
+struct LadderSettings {
+  std::filesystem::path data = kFashion;
+  std::filesystem::path dir;
+  std::uint64_t seed = 1;
+  int threads = 2;
+  double effort = 1;  // share of the recipe's epochs
+  bool resume = false;
+  bool quiet = false;
+};
+// Trains the ladder of Fashion-MNIST into settings.dir with a progress bar: models, labels.txt and decision.yaml.
+Status TrainFashionLadder(Context& context, const LadderSettings& settings);
 
 // "100:200" into rows; "" is all.
 Status ParseRows(const std::string& text, std::int64_t* begin, std::int64_t* end);

@@ -155,7 +155,9 @@ Way Summarise(const World& w, const std::string& name, const std::vector<Outcome
   }
   const auto rows = static_cast<double>(std::max<std::size_t>(1, outcomes.size()));
   way.accuracy = static_cast<double>(right) / rows;
-  way.risk = static_cast<double>(broken) / (kind == calibration::PromiseKind::kError ? std::max(1., static_cast<double>(accepted)) : rows);
+  way.broken = broken;
+  way.trials = kind == calibration::PromiseKind::kError ? accepted : static_cast<std::int64_t>(outcomes.size());
+  way.risk = static_cast<double>(broken) / std::max(1., static_cast<double>(way.trials));
   way.latency_ms = stats::Summarize(std::move(latency));
   return way;
 }
@@ -209,6 +211,7 @@ Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::
   const auto cascade = RunAll(w, all, lock.thresholds());
   const auto cloud = RunAll(w, {w.top()}, {});
   report.cascade = Summarise(w, "cascade", cascade, kind);
+  report.breach_p_value = 1 - stats::BinomialCdf(report.cascade.broken - 1, report.cascade.trials, lock.promise.limit);
   report.cloud = Summarise(w, "everything in the cloud", cloud, kind);
   report.device = Summarise(w, "everything on the device", RunAll(w, {0}, {}), kind);
   report.plug_in = Summarise(w, "plug-in thresholds", RunAll(w, all, lock.plug_in), kind);

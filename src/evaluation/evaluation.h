@@ -51,6 +51,8 @@ struct Way {
   std::int64_t lost = 0;  // no answer by the deadline
   double accuracy = 0;    // of all rows; without labels, agreement with the top
   double risk = 0;        // the promise's own measure; see PromiseKind
+  std::int64_t broken = 0;  // risk = broken / trials
+  std::int64_t trials = 0;
   stats::Summary latency_ms;
   double uplink_bytes = 0;  // sums
   double hop_bytes = 0;
@@ -89,6 +91,9 @@ struct Report {
   double below_region = 0;  // share decided by tiers below region
   std::vector<TierReport> tiers;
   Way cascade, cloud, device, plug_in;
+  // The probability of so many breaches or more if the risk were just the limit: small where these rows are not like the
+  // calibration rows (or the certificate is one of the delta that fail).
+  double breach_p_value = 1;
   Way outage, outage_cloud;            // all rows, with the link down in the middle third
   std::int64_t outage_rows = 0;
   std::vector<CurvePoint> curve;

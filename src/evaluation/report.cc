@@ -52,6 +52,7 @@ std::string ToJson(const Report& r) {
   j["deadline_ms"] = r.deadline_ms;
   j["request_bytes"] = r.request_bytes;
   j["share_below_region"] = r.below_region;
+  j["breach_p_value"] = r.breach_p_value;
   j["tiers"] = Json::array();
   for (const auto& t : r.tiers) {
     Json one;

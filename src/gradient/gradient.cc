@@ -33,7 +33,7 @@ std::string Head(const onnx::GraphProto& g, Loss loss, int* nodes_used) {
   for (int i = 0; i < g.node_size(); ++i) {
     const auto& n = g.node(i);
     const bool softmax = n.op_type() == "Softmax" || n.op_type() == "LogSoftmax";
-    if (softmax && n.output(0) == out && graph::IntAttribute(n, "axis", -1) != 0) return n.input(0);
+    if (softmax && n.output_size() > 0 && n.input_size() > 0 && n.output(0) == out && graph::IntAttribute(n, "axis", -1) != 0) return n.input(0);
   }
   return out;
 }
@@ -125,6 +125,7 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   std::string missing;
   for (const int i : forward) {
     const auto& n = g.node(i);
+    if (n.output_size() == 0 || n.output(0).empty()) return InvalidArgument(graph::Describe(n, i) + " has no first output");
     if (n.op_type() != "Constant" && (FindRule(n.op_type()) == nullptr || !n.domain().empty())) {
       missing += (missing.empty() ? "" : ", ") + graph::Describe(n, i);
     }
@@ -179,7 +180,13 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
       shapes.shape[n.output(0)] = t.shape();
       shapes.ints[n.output(0)] = Integers(t);
     } else {
-      auto shape = FindRule(n.op_type())->infer(n, shapes);
+      const Rule& rule = *FindRule(n.op_type());
+      for (int in = 0; in < std::max(rule.inputs, n.input_size()); ++in) {
+        const bool given = in < n.input_size() && !n.input(in).empty();
+        if (in < rule.inputs && !given) return InvalidArgument(graph::Describe(n, i) + " has " + std::to_string(n.input_size()) + " inputs, needs " + std::to_string(rule.inputs));
+        if (given && !shapes.shape.contains(n.input(in))) return Unimplemented(graph::Describe(n, i) + " reads \"" + n.input(in) + "\", whose shape is not known");
+      }
+      auto shape = rule.infer(n, shapes);
       if (!shape.ok()) return shape.status().Within(graph::Describe(n, i));
       shapes.shape[n.output(0)] = std::move(*shape);
     }

@@ -393,6 +393,24 @@ TEST(Differentiate, RefusesWhatItCannotTrain) {
   EXPECT_EQ(frozen->size(), 1u);
 }
 
+// Each was found by fuzzing: a model that no runtime would load must not bring the differentiation down either.
+TEST(Differentiate, RefusesNodesThatLackInputsOrDoNotFit) {
+  const auto refusal = [](const std::function<void(GraphBuilder&)>& build) {
+    onnx::ModelProto model;
+    GraphBuilder g(&model);
+    g.Input({"x", DataType::kFp32, {-1, 3}});
+    g.Initializer("w", Tensor::Zeros(DataType::kFp32, {3, 3}).value());
+    g.Initializer("c", Tensor::Zeros(DataType::kFp32, {2, 2, 3, 3}).value());
+    build(g);
+    g.Output({"y", DataType::kFp32, {-1, 3}});
+    onnx::ModelProto step;
+    return Differentiate(model, {}, &step).status().message();
+  };
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"x"}, {}, "y"); }).find("has 1 inputs, needs 2"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Add", {"x", ""}, {}, "y"); }).find("needs 2"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"x", "w", "c"}, {}, "y"); }).find("does not broadcast"), std::string::npos);
+}
+
 TEST(Broadcast, FollowsTheRulesOfNumpy) {
   EXPECT_EQ(Broadcast({-1, 3}, {3}).value(), (Shape{-1, 3}));
   EXPECT_EQ(Broadcast({2, 1, 3}, {4, 1}).value(), (Shape{2, 4, 3}));

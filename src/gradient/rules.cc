@@ -26,8 +26,7 @@ Result<std::int64_t> Axis(std::int64_t axis, std::size_t rank) {
 std::int64_t Product(const Shape& s, std::size_t from, std::size_t to) {
   std::int64_t p = 1;
   for (std::size_t i = from; i < to; ++i) {
-    if (s[i] < 0) return -1;
-    p *= s[i];
+    if (s[i] < 0 || __builtin_mul_overflow(p, s[i], &p)) return -1;
   }
   return p;
 }
@@ -69,7 +68,13 @@ Result<Shape> InferGemm(const Node& n, const Shapes& s) {
   const bool ta = graph::IntAttribute(n, "transA", 0) != 0;
   const bool tb = graph::IntAttribute(n, "transB", 0) != 0;
   if (a[ta ? 0 : 1] != b[tb ? 1 : 0]) return InvalidArgument("inner sizes differ: " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
-  return Shape{a[ta ? 1 : 0], b[tb ? 0 : 1]};
+  const Shape y{a[ta ? 1 : 0], b[tb ? 0 : 1]};
+  if (n.input_size() > 2 && !n.input(2).empty()) {
+    const Shape& c = In(n, s, 2);
+    const auto sum = Broadcast(y, c);
+    if (c.size() > 2 || !sum.ok() || *sum != y) return InvalidArgument("C of shape " + tensor::ShapeText(c) + " does not broadcast to " + tensor::ShapeText(y));
+  }
+  return y;
 }
 
 Result<Shape> InferMatMul(const Node& n, const Shapes& s) {
@@ -99,7 +104,9 @@ Result<Shape> InferReshape(const Node& n, const Shapes& s) {
   const std::int64_t total = Product(x, 0, x.size());
   if (unknown == 1 && total >= 0) {
     std::int64_t others = 1;
-    for (const auto d : y) others *= d < 0 ? 1 : d;
+    for (const auto d : y) {
+      if (d >= 0 && __builtin_mul_overflow(others, d, &others)) others = 0;
+    }
     if (others == 0 || total % others != 0) return InvalidArgument(tensor::ShapeText(x) + " does not reshape to " + tensor::ShapeText(y));
     *std::find(y.begin(), y.end(), -1) = total / others;
   }
@@ -109,7 +116,7 @@ Result<Shape> InferReshape(const Node& n, const Shapes& s) {
 Result<Shape> InferFlatten(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
   const std::int64_t asked = graph::IntAttribute(n, "axis", 1);
-  const auto axis = static_cast<std::size_t>(asked < 0 ? asked + static_cast<std::int64_t>(x.size()) : asked);
+  const auto axis = static_cast<std::size_t>(asked < 0 ? asked + static_cast<std::int64_t>(x.size()) : asked);  // a negative sum is huge
   if (axis > x.size()) return InvalidArgument("axis " + std::to_string(asked) + " of " + tensor::ShapeText(x));
   return Shape{Product(x, 0, axis), Product(x, axis, x.size())};
 }
@@ -319,24 +326,24 @@ Status GradReduceMean(Backward& b) {
 
 const std::vector<Rule>& Rules() {
   static const std::vector<Rule> rules{
-      {"Add", BroadcastInputs, GradAdd},
-      {"Div", BroadcastInputs, GradDiv},
-      {"Flatten", InferFlatten, GradReshape},
-      {"Gemm", InferGemm, GradGemm},
-      {"Identity", SameAsInput, GradIdentity},
-      {"LogSoftmax", SameAsInput, GradLogSoftmax},
-      {"MatMul", InferMatMul, GradMatMul},
-      {"Mul", BroadcastInputs, GradMul},
-      {"Neg", SameAsInput, GradNeg},
-      {"ReduceMean", InferReduce, GradReduceMean},
-      {"ReduceSum", InferReduce, GradReduceSum},
-      {"Relu", SameAsInput, GradRelu},
-      {"Reshape", InferReshape, GradReshape},
-      {"Sigmoid", SameAsInput, GradSigmoid},
-      {"Softmax", SameAsInput, GradSoftmax},
-      {"Sub", BroadcastInputs, GradSub},
-      {"Tanh", SameAsInput, GradTanh},
-      {"Transpose", InferTranspose, GradTranspose},
+      {"Add", 2, BroadcastInputs, GradAdd},
+      {"Div", 2, BroadcastInputs, GradDiv},
+      {"Flatten", 1, InferFlatten, GradReshape},
+      {"Gemm", 2, InferGemm, GradGemm},
+      {"Identity", 1, SameAsInput, GradIdentity},
+      {"LogSoftmax", 1, SameAsInput, GradLogSoftmax},
+      {"MatMul", 2, InferMatMul, GradMatMul},
+      {"Mul", 2, BroadcastInputs, GradMul},
+      {"Neg", 1, SameAsInput, GradNeg},
+      {"ReduceMean", 1, InferReduce, GradReduceMean},
+      {"ReduceSum", 1, InferReduce, GradReduceSum},
+      {"Relu", 1, SameAsInput, GradRelu},
+      {"Reshape", 2, InferReshape, GradReshape},
+      {"Sigmoid", 1, SameAsInput, GradSigmoid},
+      {"Softmax", 1, SameAsInput, GradSoftmax},
+      {"Sub", 2, BroadcastInputs, GradSub},
+      {"Tanh", 1, SameAsInput, GradTanh},
+      {"Transpose", 1, InferTranspose, GradTranspose},
   };
   return rules;
 }

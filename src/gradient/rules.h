@@ -66,6 +66,7 @@ class Backward {
 
 struct Rule {
   std::string_view op;
+  int inputs = 1;  // that must be there; more are optional
   Result<tensor::Shape> (*infer)(const onnx::NodeProto&, const Shapes&);
   Status (*gradient)(Backward&);
 };

@@ -75,8 +75,8 @@ class Meter {
 
 }  // namespace
 
-std::string LadderRecipe(std::uint64_t seed) {
-  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed);
+std::string LadderRecipe(std::uint64_t seed, double scale) {
+  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed) + "; effort " + std::to_string(scale);
   for (const auto* jobs : {&kTeachers, &kStudents}) {
     for (const Job& job : *jobs) {
       text += "; " + job.file;

@@ -27,7 +27,7 @@ struct LadderOptions {
   int threads = 2;
   std::filesystem::path dir;  // models go here, checkpoints into dir/checkpoints
   bool resume = false;        // finished models are kept and started ones continued
-  double scale = 1;           // multiplies epochs; for tests, below 1
+  double scale = 1;           // multiplies the epochs: below 1 for a quick look and for tests
 };
 
 struct LadderProgress {
@@ -49,6 +49,6 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
                                       const std::function<void(const LadderProgress&)>& on_progress);
 
 // What the recipe is, in one line: a ladder made by another recipe or seed is trained anew.
-std::string LadderRecipe(std::uint64_t seed);
+std::string LadderRecipe(std::uint64_t seed, double scale);
 
 }  // namespace ganglion::training
