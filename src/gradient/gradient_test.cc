@@ -406,8 +406,8 @@ TEST(Differentiate, RefusesNodesThatLackInputsOrDoNotFit) {
     onnx::ModelProto step;
     return Differentiate(model, {}, &step).status().message();
   };
-  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"x"}, {}, "y"); }).find("has 1 inputs, needs 2"), std::string::npos);
-  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Add", {"x", ""}, {}, "y"); }).find("needs 2"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"w"}, {}, "y"); }).find("has 1 inputs, needs 2"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Add", {"w", ""}, {}, "y"); }).find("needs 2"), std::string::npos);
   EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"x", "w", "c"}, {}, "y"); }).find("does not broadcast"), std::string::npos);
 }
 
