@@ -1,12 +1,12 @@
 // Does a certificate keep its promise? (make bench-certify)
 //
 // Real: the demo's model outputs on 20,000 images are the population. For each promise and size, 1,000 calibration sets
-// are drawn from it with replacement and certified exactly as `ganglion calibrate` does (node::Tune, calibration::Walk);
-// the risk of each result is then known exactly, by counting over the population. More violations than the .999 quantile
-// of Bin(1000, delta) are a failure. The plug-in rule runs beside it and must exceed that limit.
+// are drawn from it with replacement and certified exactly as `ganglion calibrate` does (node::Tune,
+// calibration::Walk); the risk of each result is then known exactly, by counting over the population. More violations
+// than the .999 quantile of Bin(1000, delta) are a failure. The plug-in rule runs beside it and must exceed that limit.
 //
-// Synthetic: a population whose risk lies just above the promise at every point of the path, so that any acceptance is a
-// violation. The procedure must stay within the limit; three mutants of it must not, or the check could not bite:
+// Synthetic: a population whose risk lies just above the promise at every point of the path, so that any acceptance is
+// a violation. The procedure must stay within the limit; three mutants of it must not, or the check could not bite:
 //   delta doubled; the tail off by one (k - 1 instead of k); the tuning rows used to certify.
 #include <fmt/format.h>
 
@@ -67,7 +67,8 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
   std::iota(everything.begin(), everything.end(), 0);
   const auto limit = stats::BinomialQuantile(.999, kSets, kDelta);
 
-  for (const Promise promise : {Promise{PromiseKind::kLoss, .01, kDelta}, Promise{PromiseKind::kError, .05, kDelta}, Promise{PromiseKind::kDisagreement, .02, kDelta}}) {
+  for (const Promise promise : {Promise{PromiseKind::kLoss, .01, kDelta}, Promise{PromiseKind::kError, .05, kDelta},
+                                Promise{PromiseKind::kDisagreement, .02, kDelta}}) {
     const std::string name = fmt::format("{} {:g}", calibration::Name(promise.kind), promise.limit);
     node::Scored whole{population.stages, population.classes, population.labels};
     // The oracle knows the population: the loosest point of the path drawn on it whose exact risk keeps the promise.
@@ -75,12 +76,14 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
     double oracle_accepts = 0;
     for (const auto& t : oracle.path) {
       const Counts c = calibration::Count(oracle.evidence, t);
-      if (Risk(promise.kind, c) <= promise.limit) oracle_accepts = std::max(oracle_accepts, static_cast<double>(c.accepted) / static_cast<double>(c.rows));
+      if (Risk(promise.kind, c) <= promise.limit)
+        oracle_accepts = std::max(oracle_accepts, static_cast<double>(c.accepted) / static_cast<double>(c.rows));
     }
     for (const std::size_t n : {std::size_t{500}, std::size_t{2000}, std::size_t{5000}}) {
       Tally tally;
       Parallel(kSets, [&](int set) {
-        Random random = Random(20261124).Fork(static_cast<std::uint64_t>(set) * 16 + n * 1'000'003 + static_cast<std::uint64_t>(promise.kind));
+        Random random = Random(20261124).Fork(static_cast<std::uint64_t>(set) * 16 + n * 1'000'003 +
+                                              static_cast<std::uint64_t>(promise.kind));
         std::vector<std::size_t> drawn(n);
         for (auto& d : drawn) d = random.Below(rows);
         const std::size_t k = population.classes;
@@ -90,7 +93,9 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
           node::Stage::Scores s;
           s.rows = n;
           s.z.reserve(n * k);
-          for (const std::size_t d : drawn) s.z.insert(s.z.end(), stage.z.begin() + static_cast<std::ptrdiff_t>(d * k), stage.z.begin() + static_cast<std::ptrdiff_t>((d + 1) * k));
+          for (const std::size_t d : drawn)
+            s.z.insert(s.z.end(), stage.z.begin() + static_cast<std::ptrdiff_t>(d * k),
+                       stage.z.begin() + static_cast<std::ptrdiff_t>((d + 1) * k));
           sample.stages.push_back(std::move(s));
         }
         for (const std::size_t d : drawn) sample.labels.push_back(population.labels[d]);
@@ -99,7 +104,8 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
         const auto tuning_rows = std::span(order).first(n / 2);
         const auto certify_rows = std::span(order).subspan(n / 2);
         const auto tuning = node::Tune(sample, promise, fixed, cost, tuning_rows);
-        const auto certificate = calibration::Walk(promise, tuning.evidence.Select(certify_rows), tuning.path, tuning.start);
+        const auto certificate =
+            calibration::Walk(promise, tuning.evidence.Select(certify_rows), tuning.path, tuning.start);
         // The exact risk: the population judged with the temperatures and measures of this calibration.
         Evidence exact;
         exact.rows = rows;
@@ -107,7 +113,9 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
         for (std::size_t s = 0; s + 1 < population.stages.size(); ++s) {
           std::vector<float> c(rows);
           for (std::size_t r = 0; r < rows; ++r) {
-            c[r] = calibration::Judge(std::span(population.stages[s].z).subspan(r * k, k), tuning.temperature[s], tuning.measure[s]).confidence;
+            c[r] = calibration::Judge(std::span(population.stages[s].z).subspan(r * k, k), tuning.temperature[s],
+                                      tuning.measure[s])
+                       .confidence;
           }
           exact.confidence.push_back(std::move(c));
         }
@@ -122,11 +130,16 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
       });
       const double accepted = std::accumulate(tally.accepted.begin(), tally.accepted.end(), 0.) / kSets;
       const double risk = std::accumulate(tally.risk.begin(), tally.risk.end(), 0.) / kSets;
-      figures.Add({fmt::format("{}, n={}: violations in 1000", name, n), static_cast<double>(tally.violations), "sets", std::nullopt, fmt::format("<= {}", limit)});
-      figures.Add({fmt::format("{}, n={}: plug-in violations in 1000", name, n), static_cast<double>(tally.plug_in_violations), "sets", std::nullopt, fmt::format(">= {}", limit + 1)});
-      figures.Add({fmt::format("{}, n={}: accepted share over oracle's", name, n), accepted, "share", oracle_accepts, n == 5000 ? ">= 0.8x" : ""});
+      figures.Add({fmt::format("{}, n={}: violations in 1000", name, n), static_cast<double>(tally.violations), "sets",
+                   std::nullopt, fmt::format("<= {}", limit)});
+      figures.Add({fmt::format("{}, n={}: plug-in violations in 1000", name, n),
+                   static_cast<double>(tally.plug_in_violations), "sets", std::nullopt,
+                   fmt::format(">= {}", limit + 1)});
+      figures.Add({fmt::format("{}, n={}: accepted share over oracle's", name, n), accepted, "share", oracle_accepts,
+                   n == 5000 ? ">= 0.8x" : ""});
       figures.Add({fmt::format("{}, n={}: mean exact risk", name, n), risk, "share", promise.limit, ""});
-      figures.Add({fmt::format("{}, n={}: nothing certified", name, n), static_cast<double>(tally.nothing), "sets", std::nullopt, ""});
+      figures.Add({fmt::format("{}, n={}: nothing certified", name, n), static_cast<double>(tally.nothing), "sets",
+                   std::nullopt, ""});
       std::fflush(stdout);
     }
   }
@@ -134,7 +147,8 @@ void RunReal(const node::Decision& decision, const Population& population, Figur
 
 enum class Mutant { kNone, kDeltaDoubled, kTailOffByOne, kTuningCertifies };
 
-// Two stages whose every acceptance breaks the promise with a probability just above the limit, whatever the confidence.
+// Two stages whose every acceptance breaks the promise with a probability just above the limit, whatever the
+// confidence.
 Evidence DrawAbove(std::size_t rows, double risk, Random& random) {
   Evidence e;
   e.rows = rows;
@@ -179,7 +193,8 @@ int Violations(Mutant mutant, std::size_t rows, int sets) {
 void RunSynthetic(Figures& figures) {
   const auto limit = stats::BinomialQuantile(.999, kSets, kDelta);
   const auto add = [&](const std::string& id, Mutant mutant, std::size_t rows) {
-    figures.Add({fmt::format("{}, {} rows: violations in 1000", id, rows), static_cast<double>(Violations(mutant, rows, kSets)), "sets", std::nullopt,
+    figures.Add({fmt::format("{}, {} rows: violations in 1000", id, rows),
+                 static_cast<double>(Violations(mutant, rows, kSets)), "sets", std::nullopt,
                  mutant == Mutant::kNone ? fmt::format("<= {}", limit) : fmt::format(">= {}", limit + 1)});
   };
   add("risk just above the promise", Mutant::kNone, 200);

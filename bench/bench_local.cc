@@ -73,7 +73,8 @@ void Check(OrtStatus* s) {
 // The bare run: one session, one thread, fixed memory.
 class Bare {
  public:
-  Bare(const std::string& model, std::int64_t features, std::int64_t classes) : x(static_cast<std::size_t>(features)), y(static_cast<std::size_t>(classes)) {
+  Bare(const std::string& model, std::int64_t features, std::int64_t classes)
+      : x(static_cast<std::size_t>(features)), y(static_cast<std::size_t>(classes)) {
     Check(Api().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "bare", &env_));
     OrtSessionOptions* o = nullptr;
     Check(Api().CreateSessionOptions(&o));
@@ -84,8 +85,10 @@ class Bare {
     Check(Api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
     const std::array<std::int64_t, 2> in{1, features};
     const std::array<std::int64_t, 2> out{1, classes};
-    Check(Api().CreateTensorWithDataAsOrtValue(memory, x.data(), x.size() * 4, in.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &x_));
-    Check(Api().CreateTensorWithDataAsOrtValue(memory, y.data(), y.size() * 4, out.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &y_));
+    Check(Api().CreateTensorWithDataAsOrtValue(memory, x.data(), x.size() * 4, in.data(), 2,
+                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &x_));
+    Check(Api().CreateTensorWithDataAsOrtValue(memory, y.data(), y.size() * 4, out.data(), 2,
+                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &y_));
     Check(Api().CreateIoBinding(session_, &binding_));
     Check(Api().BindInput(binding_, "x", x_));
     Check(Api().BindOutput(binding_, "logits", y_));
@@ -119,9 +122,12 @@ void WriteDecision(const fs::path& dir, const std::string& model, std::int64_t f
   fs::create_directories(dir);
   (void)data::WriteFileAtomically(dir / "m.onnx", model);
   (void)data::WriteFileAtomically(dir / "top.onnx", model);
-  (void)data::WriteFileAtomically(dir / "decision.yaml", fmt::format("decision: local\ninput: {{x: \"FP32[-1,{}]\"}}\npromise: {{loss_at_most: 0.5, delta: 0.5}}\nstages:\n"
-                                                                     "  - {{tier: device, model: m.onnx}}\n  - {{tier: global, model: top.onnx}}\n",
-                                                                     features));
+  (void)data::WriteFileAtomically(
+      dir / "decision.yaml",
+      fmt::format(
+          "decision: local\ninput: {{x: \"FP32[-1,{}]\"}}\npromise: {{loss_at_most: 0.5, delta: 0.5}}\nstages:\n"
+          "  - {{tier: device, model: m.onnx}}\n  - {{tier: global, model: top.onnx}}\n",
+          features));
   const auto engine = runtime::Engine::Create().value();
   const auto decision = node::Decision::Open(engine, dir, {.with_lock = false}).value();
   Random random(1);
@@ -135,7 +141,8 @@ void WriteDecision(const fs::path& dir, const std::string& model, std::int64_t f
   (void)data::WriteFileAtomically(dir / "decision.lock", node::WriteLock(calibrated.lock));
 }
 
-void Measure(const std::vector<std::int64_t>& sizes, const std::string& name, const std::string& goal, bool goal_is_ratio, Figures& figures) {
+void Measure(const std::vector<std::int64_t>& sizes, const std::string& name, const std::string& goal,
+             bool goal_is_ratio, Figures& figures) {
   const std::string model = training::MakePerceptron(sizes, 1);
   const fs::path dir = fs::temp_directory_path() / fmt::format("ganglion-bench-local-{}", getpid());
   WriteDecision(dir, model, sizes.front());
@@ -183,10 +190,14 @@ void Measure(const std::vector<std::int64_t>& sizes, const std::string& name, co
   fs::remove_all(dir);
   const double fastest_bare = std::min(Median(plain), Median(bound));
   const double p50 = Median(decide);
-  figures.Add({fmt::format("{}: decide() p50 over the bare run's", name), p50, "us", fastest_bare, goal_is_ratio ? goal : ""});
-  figures.Add({fmt::format("{}: overhead of decide(), p50", name), p50 - fastest_bare, "us", std::nullopt, goal_is_ratio ? "" : goal});
-  figures.Add({fmt::format("{}: heap allocations a decision beyond the bare run's", name), static_cast<double>(decide_allocations - plain_allocations) / kRuns, "count", std::nullopt, "<= 0"});
-  figures.Add({fmt::format("{}: heap allocations of the bare run", name), static_cast<double>(plain_allocations) / kRuns, "count", std::nullopt, ""});
+  figures.Add(
+      {fmt::format("{}: decide() p50 over the bare run's", name), p50, "us", fastest_bare, goal_is_ratio ? goal : ""});
+  figures.Add({fmt::format("{}: overhead of decide(), p50", name), p50 - fastest_bare, "us", std::nullopt,
+               goal_is_ratio ? "" : goal});
+  figures.Add({fmt::format("{}: heap allocations a decision beyond the bare run's", name),
+               static_cast<double>(decide_allocations - plain_allocations) / kRuns, "count", std::nullopt, "<= 0"});
+  figures.Add({fmt::format("{}: heap allocations of the bare run", name),
+               static_cast<double>(plain_allocations) / kRuns, "count", std::nullopt, ""});
 }
 
 }  // namespace

@@ -83,15 +83,20 @@ int Run() {
   auto torch = Torch::Start(script);
   if (!torch) fmt::print("PyTorch is not here: ratios are skipped (make bench-train installs python3-torch)\n");
   const auto engine = runtime::Engine::Create().value();
-  const auto model = model::Model::FromBytes("perceptron.onnx", training::MakePerceptron({784, 200, 200, 10}, 1)).value();
+  const auto model =
+      model::Model::FromBytes("perceptron.onnx", training::MakePerceptron({784, 200, 200, 10}, 1)).value();
   struct Case {
     int batch;
     optimizer::Kind kind;
     const char* goal;
   };
-  for (const Case& c : {Case{10, optimizer::Kind::kSgd, ">= 2x"}, Case{32, optimizer::Kind::kSgd, ">= 1.3x"}, Case{10, optimizer::Kind::kAdam, ""}, Case{32, optimizer::Kind::kAdam, ""}}) {
+  for (const Case& c : {Case{10, optimizer::Kind::kSgd, ">= 2x"}, Case{32, optimizer::Kind::kSgd, ">= 1.3x"},
+                        Case{10, optimizer::Kind::kAdam, ""}, Case{32, optimizer::Kind::kAdam, ""}}) {
     const auto step = training::Step::Create(engine, model, gradient::Loss::kSoftmaxCrossEntropy, c.batch).value();
-    auto optimiser = optimizer::Optimizer::Create({.kind = c.kind, .rate = c.kind == optimizer::Kind::kSgd ? .01 : .001}, step->parameters().size()).value();
+    auto optimiser =
+        optimizer::Optimizer::Create({.kind = c.kind, .rate = c.kind == optimizer::Kind::kSgd ? .01 : .001},
+                                     step->parameters().size())
+            .value();
     Random random(1);
     for (float& v : step->x()) v = static_cast<float>(random.Uniform());
     for (long& y : step->target().As<long>()) y = static_cast<long>(random.Below(10));
@@ -116,7 +121,9 @@ int Run() {
     const double mine = Median(ours);
     figures.Add({fmt::format("784-200-200-10 {}, batch {}: step", kind, c.batch), mine, "ms", std::nullopt, ""});
     // More is better as PyTorch's time over ours.
-    if (torch) figures.Add({fmt::format("784-200-200-10 {}, batch {}: PyTorch's step over ours", kind, c.batch), Median(theirs), "ms", mine, c.goal});
+    if (torch)
+      figures.Add({fmt::format("784-200-200-10 {}, batch {}: PyTorch's step over ours", kind, c.batch), Median(theirs),
+                   "ms", mine, c.goal});
   }
   if (torch) torch->Stop();
   return figures.Finish();

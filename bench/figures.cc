@@ -25,7 +25,8 @@ std::string Machine() {
       break;
     }
   }
-  return fmt::format("{}, {} cores, ONNX Runtime {}", model, std::thread::hardware_concurrency(), runtime::Engine::Version());
+  return fmt::format("{}, {} cores, ONNX Runtime {}", model, std::thread::hardware_concurrency(),
+                     runtime::Engine::Version());
 }
 
 std::string Commit() {
@@ -66,8 +67,11 @@ int Figures::Finish() const {
     const bool holds = f.goal.empty() || Holds(f.goal, f.value, ratio);
     one["holds"] = f.goal.empty() ? wire::Json(nullptr) : wire::Json(holds);
     all &= holds;
-    fmt::print("{:<58} {:>12.5g} {:<12} {:>9} {:>9}  {}\n", f.id, f.value, f.unit, ratio ? fmt::format("{:.2f}x", *ratio) : "", f.goal,
-               f.goal.empty() ? "" : holds ? "holds" : "MISSED");
+    fmt::print("{:<58} {:>12.5g} {:<12} {:>9} {:>9}  {}\n", f.id, f.value, f.unit,
+               ratio ? fmt::format("{:.2f}x", *ratio) : "", f.goal,
+               f.goal.empty() ? ""
+               : holds        ? "holds"
+                              : "MISSED");
     j["figures"].push_back(std::move(one));
   }
   const std::string path = "out/bench/" + name_ + ".json";

@@ -11,14 +11,16 @@ namespace ganglion::bench {
 Status EnsureDemo() {
   // The demo trains only what its recipe does not find.
   const std::string binary = (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "ganglion").string();
-  if (std::system((binary + " demo --json out/demo.json > out/bench-demo.txt").c_str()) != 0) return Internal("ganglion demo failed");
+  if (std::system((binary + " demo --json out/demo.json > out/bench-demo.txt").c_str()) != 0)
+    return Internal("ganglion demo failed");
   return {};
 }
 
 Result<Population> LoadPopulation(const node::Decision& decision) {
   Population p;
   p.classes = decision.classes();
-  for (const auto& [file, begin] : {std::pair(std::string(kFashion) + "/train", std::int64_t{50'000}), std::pair(std::string(kFashion) + "/t10k", std::int64_t{0})}) {
+  for (const auto& [file, begin] : {std::pair(std::string(kFashion) + "/train", std::int64_t{50'000}),
+                                    std::pair(std::string(kFashion) + "/t10k", std::int64_t{0})}) {
     ASSIGN_OR_RETURN(const auto rows, data::LoadDataset(file, {.begin = begin}));
     const tensor::View view = rows.x.View();
     ASSIGN_OR_RETURN(auto scores, decision.ScoreAll({&view, 1}));

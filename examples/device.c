@@ -22,7 +22,8 @@ int main(int argc, char** argv) {
   int done = input != NULL && ganglion_decide(decider, input, count, &answer, error, sizeof error);
   if (done) {
     ganglion_label_text(decider, answer.label, label, sizeof label);
-    printf("%s %.2f %s%s\n", label, answer.confidence, answer.tier, answer.kind == GANGLION_DEFERRED ? " deferred" : "");
+    printf("%s %.2f %s%s\n", label, answer.confidence, answer.tier,
+           answer.kind == GANGLION_DEFERRED ? " deferred" : "");
   } else {
     fprintf(stderr, "%s\n", error);
   }

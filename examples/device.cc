@@ -18,13 +18,15 @@ int main(int argc, char** argv) {
     return 1;
   }
   std::vector<float> input(decider->input_size());
-  for (int i = 2; i < argc && i - 2 < static_cast<int>(input.size()); ++i) input[static_cast<std::size_t>(i - 2)] = std::strtof(argv[i], nullptr);
+  for (int i = 2; i < argc && i - 2 < static_cast<int>(input.size()); ++i)
+    input[static_cast<std::size_t>(i - 2)] = std::strtof(argv[i], nullptr);
   ganglion::Answer answer;
   if (!decider->Decide(input, &answer, &error)) {
     std::fprintf(stderr, "%s\n", error.c_str());
     return 1;
   }
   const bool deferred = answer.kind == ganglion::Answer::Kind::kDeferred;
-  std::printf("%s %.2f %s%s\n", decider->LabelText(answer.label).c_str(), static_cast<double>(answer.confidence), std::string(answer.tier).c_str(), deferred ? " deferred" : "");
+  std::printf("%s %.2f %s%s\n", decider->LabelText(answer.label).c_str(), static_cast<double>(answer.confidence),
+              std::string(answer.tier).c_str(), deferred ? " deferred" : "");
   return 0;
 }

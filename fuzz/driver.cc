@@ -29,11 +29,21 @@ int main(int argc, char** argv) {
     for (std::uint64_t c = 0; c < changes && !s.empty(); ++c) {
       const std::size_t at = random.Below(s.size());
       switch (random.Below(5)) {
-        case 0: s[at] = static_cast<char>(random.Below(256)); break;
-        case 1: s[at] = static_cast<char>(s[at] ^ (1 << random.Below(8))); break;
-        case 2: s.erase(at, 1 + random.Below(8)); break;
-        case 3: s.insert(at, s.substr(random.Below(s.size()), random.Below(32))); break;
-        case 4: s[at] = random.Below(2) == 0 ? '\xff' : '\0'; break;
+        case 0:
+          s[at] = static_cast<char>(random.Below(256));
+          break;
+        case 1:
+          s[at] = static_cast<char>(s[at] ^ (1 << random.Below(8)));
+          break;
+        case 2:
+          s.erase(at, 1 + random.Below(8));
+          break;
+        case 3:
+          s.insert(at, s.substr(random.Below(s.size()), random.Below(32)));
+          break;
+        case 4:
+          s[at] = random.Below(2) == 0 ? '\xff' : '\0';
+          break;
       }
     }
     RunOne(s);

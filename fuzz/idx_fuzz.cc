@@ -9,5 +9,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 std::vector<std::string> Seeds() {
-  return {std::string("\0\0\x08\x03\0\0\0\x01\0\0\0\x02\0\0\0\x02" "abcd", 20), std::string("\0\0\x0d\x01\0\0\0\x01\0\0\0\0", 12)};
+  return {std::string("\0\0\x08\x03\0\0\0\x01\0\0\0\x02\0\0\0\x02"
+                      "abcd",
+                      20),
+          std::string("\0\0\x0d\x01\0\0\0\x01\0\0\0\0", 12)};
 }

@@ -13,4 +13,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-std::vector<std::string> Seeds() { return {"[[1,2],[3.5,-4e2]]", R"({"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]})"}; }
+std::vector<std::string> Seeds() {
+  return {"[[1,2],[3.5,-4e2]]", R"({"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]})"};
+}

@@ -10,5 +10,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 std::vector<std::string> Seeds() {
   using ganglion::tensor::DataType;
-  return {ganglion::data::WriteNpy(ganglion::tensor::Tensor::Zeros(DataType::kFp32, {2, 3})->View()), ganglion::data::WriteNpy(ganglion::tensor::Tensor::Zeros(DataType::kUint8, {})->View())};
+  return {ganglion::data::WriteNpy(ganglion::tensor::Tensor::Zeros(DataType::kFp32, {2, 3})->View()),
+          ganglion::data::WriteNpy(ganglion::tensor::Tensor::Zeros(DataType::kUint8, {})->View())};
 }

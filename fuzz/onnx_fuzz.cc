@@ -16,4 +16,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-std::vector<std::string> Seeds() { return {ganglion::training::MakePerceptron({3, 2}, 1), ganglion::training::MakePerceptron({2, 3, 2}, 1, {.5f, 2})}; }
+std::vector<std::string> Seeds() {
+  return {ganglion::training::MakePerceptron({3, 2}, 1), ganglion::training::MakePerceptron({2, 3, 2}, 1, {.5f, 2})};
+}

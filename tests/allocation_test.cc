@@ -56,10 +56,12 @@ TEST(Allocation, NothingBeyondTheBareRun) {
   const fs::path dir = name;
   const std::string model = training::MakePerceptron({64, 32, 10}, 1);
   ASSERT_TRUE(data::WriteFileAtomically(dir / "m.onnx", model).ok());
-  ASSERT_TRUE(data::WriteFileAtomically(dir / "decision.yaml",
-                                        "decision: a\ninput: {x: \"FP32[-1,64]\"}\npromise: {disagreement_at_most: 0.5, delta: 0.5}\nstages:\n"
-                                        "  - {tier: device, model: m.onnx}\n  - {tier: global, model: m.onnx}\n")
-                  .ok());
+  ASSERT_TRUE(
+      data::WriteFileAtomically(
+          dir / "decision.yaml",
+          "decision: a\ninput: {x: \"FP32[-1,64]\"}\npromise: {disagreement_at_most: 0.5, delta: 0.5}\nstages:\n"
+          "  - {tier: device, model: m.onnx}\n  - {tier: global, model: m.onnx}\n")
+          .ok());
   {
     const auto engine = runtime::Engine::Create().value();
     const auto decision = node::Decision::Open(engine, dir, {.with_lock = false}).value();
@@ -90,8 +92,12 @@ TEST(Allocation, NothingBeyondTheBareRun) {
   ASSERT_EQ(api.SetIntraOpNumThreads(options, 1), nullptr);
   ASSERT_EQ(api.CreateSessionFromArray(env, model.data(), model.size(), options, &session), nullptr);
   ASSERT_EQ(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), nullptr);
-  ASSERT_EQ(api.CreateTensorWithDataAsOrtValue(memory, x.data(), 256, in.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &values[0]), nullptr);
-  ASSERT_EQ(api.CreateTensorWithDataAsOrtValue(memory, y.data(), 40, out.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &values[1]), nullptr);
+  ASSERT_EQ(api.CreateTensorWithDataAsOrtValue(memory, x.data(), 256, in.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                                               &values[0]),
+            nullptr);
+  ASSERT_EQ(api.CreateTensorWithDataAsOrtValue(memory, y.data(), 40, out.data(), 2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                                               &values[1]),
+            nullptr);
   const char* const x_name = "x";
   const char* const y_name = "logits";
 

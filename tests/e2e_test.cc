@@ -45,7 +45,8 @@ class Program : public ::testing::Test {
     const pid_t pid = fork();
     if (pid != 0) return pid;
     if (chdir(dir_.c_str()) != 0) _exit(126);
-    if (std::freopen("stdout.txt", "w", stdout) == nullptr || std::freopen("stderr.txt", "w", stderr) == nullptr) _exit(126);
+    if (std::freopen("stdout.txt", "w", stdout) == nullptr || std::freopen("stderr.txt", "w", stderr) == nullptr)
+      _exit(126);
     if (file_limit != RLIM_INFINITY) {
       const rlimit limit{file_limit, file_limit};
       setrlimit(RLIMIT_FSIZE, &limit);
@@ -65,8 +66,12 @@ class Program : public ::testing::Test {
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), Read("stdout.txt"), Read("stderr.txt")};
   }
   Finished Run(const std::vector<std::string>& args) { return Wait(Start(args)); }
-  std::string Read(const std::string& file) { return data::ReadFile(dir_ / file).ok() ? data::ReadFile(dir_ / file).value() : ""; }
-  void Write(const std::string& file, const std::string& bytes) { ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok()); }
+  std::string Read(const std::string& file) {
+    return data::ReadFile(dir_ / file).ok() ? data::ReadFile(dir_ / file).value() : "";
+  }
+  void Write(const std::string& file, const std::string& bytes) {
+    ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
+  }
 
   // Points of three clouds with a label column.
   void WriteClouds(const std::string& file, int rows, std::uint64_t seed) {
@@ -92,14 +97,16 @@ TEST_F(Program, GoesFromAUsersModelsToDecisions) {
   Write("small-0.onnx", training::MakePerceptron({4, 3}, 1));
   Write("big-0.onnx", training::MakePerceptron({4, 32, 3}, 2));
   for (const char* name : {"small", "big"}) {
-    const auto r = Run({"ganglion", "train", std::string(name) + "-0.onnx", "--data", "train.csv", "--valid", "test.csv", "-o", std::string(name) + ".onnx", "--rate", "0.01",
-                        "--epochs", "8", "--json", "--quiet"});
+    const auto r =
+        Run({"ganglion", "train", std::string(name) + "-0.onnx", "--data", "train.csv", "--valid", "test.csv", "-o",
+             std::string(name) + ".onnx", "--rate", "0.01", "--epochs", "8", "--json", "--quiet"});
     ASSERT_EQ(r.code, 0) << r.err;
     wire::Json j;
     ASSERT_TRUE(wire::ParseJson(r.out, &j).ok()) << r.out;
     EXPECT_GT(j["accuracy"].get<double>(), .75);
   }
-  auto r = Run({"ganglion", "init", "colours", "--stage", "device=small.onnx", "--stage", "global=big.onnx", "--labels", "labels.txt"});
+  auto r = Run({"ganglion", "init", "colours", "--stage", "device=small.onnx", "--stage", "global=big.onnx", "--labels",
+                "labels.txt"});
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.out.find("next: ganglion calibrate colours"), std::string::npos);
   r = Run({"ganglion", "infer", "colours", "test.csv"});
@@ -139,7 +146,8 @@ TEST_F(Program, GoesFromAUsersModelsToDecisions) {
 TEST_F(Program, KeepsItsCheckpointOnCtrlCAndGoesOnToTheSameBytes) {
   WriteClouds("train.csv", 20'000, 1);
   Write("m.onnx", training::MakePerceptron({4, 64, 64, 3}, 1));
-  const std::vector<std::string> train{"ganglion", "train", "m.onnx", "--data", "train.csv", "--epochs", "12", "--batch", "16", "--quiet", "-o"};
+  const std::vector<std::string> train{"ganglion", "train",   "m.onnx", "--data",  "train.csv", "--epochs",
+                                       "12",       "--batch", "16",     "--quiet", "-o"};
   const auto with = [&](std::vector<std::string> more) {
     auto args = train;
     args.insert(args.end(), more.begin(), more.end());
@@ -162,7 +170,8 @@ TEST_F(Program, KeepsItsCheckpointOnCtrlCAndGoesOnToTheSameBytes) {
 TEST_F(Program, LosesNothingWhenItIsKilledOrTheDiskIsFull) {
   WriteClouds("train.csv", 20'000, 1);
   Write("m.onnx", training::MakePerceptron({4, 64, 64, 3}, 1));
-  const std::vector<std::string> train{"ganglion", "train", "m.onnx", "--data", "train.csv", "--epochs", "30", "--batch", "16", "--quiet", "-o", "k.onnx"};
+  const std::vector<std::string> train{"ganglion", "train",   "m.onnx", "--data",  "train.csv", "--epochs",
+                                       "30",       "--batch", "16",     "--quiet", "-o",        "k.onnx"};
   const pid_t pid = Start(train);
   while (!fs::exists(dir_ / "k.onnx.checkpoint")) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   kill(pid, SIGKILL);
@@ -188,21 +197,24 @@ TEST_F(Program, SaysWhatIsWrongAndExitsWithTwoOnUsageAndConfiguration) {
   Write("small.csv", "a,b,c,d,label\n1,2,3,4,0\n");
   Write("m.onnx", training::MakePerceptron({4, 3}, 1));
   Write("broken/decision.yaml", "decision: x\nstages: []\ncolour: red\n");
-  for (const Bad& b : std::vector<Bad>{{{"ganglion"}, 2, "subcommand"},
-                                       {{"ganglion", "fly"}, 2, "fly"},
-                                       {{"ganglion", "train", "--epochs", "0"}, 2, "epochs"},
-                                       {{"ganglion", "train", "junk.onnx", "--data", "small.csv"}, 2, "junk.onnx: not an ONNX file"},
-                                       {{"ganglion", "train", "m.onnx", "--data", "junk.csv"}, 2, "junk.csv: line 2 field 2 \"x\" is no number"},
-                                       {{"ganglion", "train", "m.onnx", "--data", "none.csv"}, 1, "none.csv"},
-                                       {{"ganglion", "train", "m.onnx", "--data", "small.csv", "--rate", "-1"}, 2, "rate must be > 0"},
-                                       {{"ganglion", "train", "m.onnx"}, 2, "--data is missing"},
-                                       {{"ganglion", "gradient", "m.onnx", "--loss", "vibes"}, 2, "loss \"vibes\" is unknown"},
-                                       {{"ganglion", "calibrate", "nowhere", "--data", "small.csv"}, 1, "nowhere/decision.yaml does not exist"},
-                                       {{"ganglion", "calibrate", "broken", "--data", "small.csv"}, 2, "broken/decision.yaml:3 colour is unknown"},
-                                       {{"ganglion", "init", "d", "--stage", "moon=m.onnx"}, 2, "\"moon\" is no tier"},
-                                       {{"ganglion", "init", "d", "--stage", "device=grpc://x/y"}, 2, "not in this version yet"},
-                                       {{"ganglion", "init", "d", "--stage", "global=m.onnx", "--stage", "device=m.onnx"}, 2, "lies below the stage before it"},
-                                       {{"ganglion", "demo", "--data", "nowhere", "--out", "o", "--quiet"}, 1, "nowhere/train"}}) {
+  for (const Bad& b : std::vector<Bad>{
+           {{"ganglion"}, 2, "subcommand"},
+           {{"ganglion", "fly"}, 2, "fly"},
+           {{"ganglion", "train", "--epochs", "0"}, 2, "epochs"},
+           {{"ganglion", "train", "junk.onnx", "--data", "small.csv"}, 2, "junk.onnx: not an ONNX file"},
+           {{"ganglion", "train", "m.onnx", "--data", "junk.csv"}, 2, "junk.csv: line 2 field 2 \"x\" is no number"},
+           {{"ganglion", "train", "m.onnx", "--data", "none.csv"}, 1, "none.csv"},
+           {{"ganglion", "train", "m.onnx", "--data", "small.csv", "--rate", "-1"}, 2, "rate must be > 0"},
+           {{"ganglion", "train", "m.onnx"}, 2, "--data is missing"},
+           {{"ganglion", "gradient", "m.onnx", "--loss", "vibes"}, 2, "loss \"vibes\" is unknown"},
+           {{"ganglion", "calibrate", "nowhere", "--data", "small.csv"}, 1, "nowhere/decision.yaml does not exist"},
+           {{"ganglion", "calibrate", "broken", "--data", "small.csv"}, 2, "broken/decision.yaml:3 colour is unknown"},
+           {{"ganglion", "init", "d", "--stage", "moon=m.onnx"}, 2, "\"moon\" is no tier"},
+           {{"ganglion", "init", "d", "--stage", "device=grpc://x/y"}, 2, "not in this version yet"},
+           {{"ganglion", "init", "d", "--stage", "global=m.onnx", "--stage", "device=m.onnx"},
+            2,
+            "lies below the stage before it"},
+           {{"ganglion", "demo", "--data", "nowhere", "--out", "o", "--quiet"}, 1, "nowhere/train"}}) {
     const auto r = Run(b.args);
     EXPECT_EQ(r.code, b.code) << b.args.back() << ": " << r.err;
     EXPECT_NE((r.err + r.out).find(b.says), std::string::npos) << b.args.back() << ": " << r.err << r.out;
@@ -221,7 +233,8 @@ TEST_F(Program, WritesTheTrainingStepOfAModel) {
 
 // The main job on the real images, with a twentieth of the training: the whole way, not its figures.
 TEST_F(Program, DemoRunsOnTheRealImages) {
-  if (!fs::exists("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")) GTEST_SKIP() << "dataset-fashion-mnist is not installed";
+  if (!fs::exists("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"))
+    GTEST_SKIP() << "dataset-fashion-mnist is not installed";
   const auto r = Run({"ganglion", "demo", "--effort", "0.05", "--quiet"});
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.out.find("fashion: 10,000 decisions"), std::string::npos) << r.out;

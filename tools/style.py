@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 MAX_LINES = 700
-MAX_WIDTH = 220
+MAX_WIDTH = 140
 
 # What only some modules may include.
 WRAPPED = {

@@ -34,7 +34,9 @@ Status ParsePromise(const std::string& text, calibration::Promise* promise) {
   const std::string number = equals == std::string::npos ? "" : text.substr(equals + 1);
   const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), limit);
   if (!kind || number.empty() || error != std::errc() || end != number.data() + number.size()) {
-    return InvalidArgument("promise \"" + text + "\" is none; write for example loss_at_most=0.01, error_at_most=0.05 or disagreement_at_most=0.02");
+    return InvalidArgument(
+        "promise \"" + text +
+        "\" is none; write for example loss_at_most=0.01, error_at_most=0.05 or disagreement_at_most=0.02");
   }
   promise->kind = *kind;
   promise->limit = limit;
@@ -63,20 +65,24 @@ Status Run(Context& context, const Options& o) {
   } else {
     fmt::print("{}\n", Summary(lock));
     for (const auto& remark : calibrated.remarks) fmt::print("{}\n", Paint(remark, Colour::kYellow, ColourOut()));
-    fmt::print("wrote {}/decision.lock, certified on {} rows of {} (seed {})\n", o.name, lock.certifying_rows, o.data, o.seed);
+    fmt::print("wrote {}/decision.lock, certified on {} rows of {} (seed {})\n", o.name, lock.certifying_rows, o.data,
+               o.seed);
   }
   return {};
 }
 
 }  // namespace
 
-Result<node::Calibrated> CalibrateTo(const node::Decision& decision, const data::Dataset& dataset, const std::filesystem::path& dir,
-                                     const node::CalibrateOptions& options) {
+Result<node::Calibrated> CalibrateTo(const node::Decision& decision, const data::Dataset& dataset,
+                                     const std::filesystem::path& dir, const node::CalibrateOptions& options) {
   const auto& config = decision.config();
-  if (config.inputs.size() != 1) return Unimplemented("calibration from files takes decisions with one input; this one has " + std::to_string(config.inputs.size()));
+  if (config.inputs.size() != 1)
+    return Unimplemented("calibration from files takes decisions with one input; this one has " +
+                         std::to_string(config.inputs.size()));
   tensor::Shape shape = config.inputs[0].shape;
   ASSIGN_OR_RETURN(const auto view, AsInput(dataset, config.inputs[0], &shape));
-  ASSIGN_OR_RETURN(auto calibrated, node::Calibrate(decision, {&view, 1}, dataset.labels, data::DigestOf(dataset).Hex(), options));
+  ASSIGN_OR_RETURN(auto calibrated,
+                   node::Calibrate(decision, {&view, 1}, dataset.labels, data::DigestOf(dataset).Hex(), options));
   RETURN_IF_ERROR(data::WriteFileAtomically(dir / "decision.lock", node::WriteLock(calibrated.lock)));
   return calibrated;
 }
@@ -86,7 +92,8 @@ Result<tensor::View> AsInput(const data::Dataset& dataset, const tensor::Spec& s
   (*shape)[0] = dataset.rows();
   const auto count = tensor::ElementCount(*shape);
   if (spec.type != tensor::DataType::kFp32 || !count.ok() || *count != dataset.rows() * dataset.features()) {
-    return InvalidArgument("the data have " + std::to_string(dataset.features()) + " features a row, input \"" + spec.name + "\" wants " + spec.Text());
+    return InvalidArgument("the data have " + std::to_string(dataset.features()) + " features a row, input \"" +
+                           spec.name + "\" wants " + spec.Text());
   }
   return tensor::View{tensor::DataType::kFp32, *shape, dataset.x.View().bytes};
 }
@@ -101,19 +108,25 @@ std::string Summary(const node::Lock& lock) {
     below += lock.stages[s].accepted;
     text += fmt::format("{}{} {:.1f}%", s > 0 ? " | " : "", topology::Name(lock.stages[s].tier), 100 * share);
   }
-  const std::string measure = lock.promise.kind == calibration::PromiseKind::kLoss ? "loss" : lock.promise.kind == calibration::PromiseKind::kError ? "error" : "disagreement";
+  const std::string measure = lock.promise.kind == calibration::PromiseKind::kLoss    ? "loss"
+                              : lock.promise.kind == calibration::PromiseKind::kError ? "error"
+                                                                                      : "disagreement";
   const double trials = lock.promise.kind == calibration::PromiseKind::kError ? static_cast<double>(lock.accepted) : n;
   if (!lock.holds) return text + fmt::format("; {} not certified", measure);
-  return text + fmt::format("; {} {:.4f}, certified <= {:g} at {:g}%", measure, static_cast<double>(lock.broken) / std::max(trials, 1.), lock.promise.limit, 100 * (1 - lock.promise.delta));
+  return text + fmt::format("; {} {:.4f}, certified <= {:g} at {:g}%", measure,
+                            static_cast<double>(lock.broken) / std::max(trials, 1.), lock.promise.limit,
+                            100 * (1 - lock.promise.delta));
 }
 
 void AddCalibrate(CLI::App& app, Context& context, int& exit_code) {
   auto o = std::make_shared<Options>();
-  auto* verb = app.add_subcommand("calibrate", "Choose and certify the thresholds of a decision; writes NAME/decision.lock");
+  auto* verb =
+      app.add_subcommand("calibrate", "Choose and certify the thresholds of a decision; writes NAME/decision.lock");
   verb->add_option("name", o->name, "the decision's directory")->required();
   verb->add_option("--data", o->data, "rows that no model was trained on: idx prefix, .npz or .csv")->required();
   verb->add_option("--rows", o->rows, "only rows BEGIN:END of --data");
-  verb->add_option("--promise", o->promise, "loss_at_most=, error_at_most= or disagreement_at_most=; default: decision.yaml's");
+  verb->add_option("--promise", o->promise,
+                   "loss_at_most=, error_at_most= or disagreement_at_most=; default: decision.yaml's");
   verb->add_option("--delta", o->delta, "the promise may fail with this probability; default: decision.yaml's");
   verb->add_option("--links", o->links, "latencies and prices of the tiers (YAML); default: the built-in table");
   verb->add_option("--seed", o->seed, "of the split into tuning and certifying rows")->capture_default_str();

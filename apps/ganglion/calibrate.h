@@ -10,8 +10,8 @@
 namespace ganglion::app {
 
 // Calibrates and writes dir/decision.lock.
-Result<node::Calibrated> CalibrateTo(const node::Decision& decision, const data::Dataset& dataset, const std::filesystem::path& dir,
-                                     const node::CalibrateOptions& options);
+Result<node::Calibrated> CalibrateTo(const node::Decision& decision, const data::Dataset& dataset,
+                                     const std::filesystem::path& dir, const node::CalibrateOptions& options);
 
 // A data set's rows in the shape of an input. `shape` must outlive the view.
 Result<tensor::View> AsInput(const data::Dataset& dataset, const tensor::Spec& spec, tensor::Shape* shape);

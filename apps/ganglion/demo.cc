@@ -52,7 +52,8 @@ Status Run(Context& context, const Options& o) {
   }
   {
     ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir, {.with_lock = false}));
-    ASSIGN_OR_RETURN(const auto held_out, data::LoadDataset((fs::path(o.data) / "train").string(), {.begin = 50'000, .end = 60'000}));
+    ASSIGN_OR_RETURN(const auto held_out,
+                     data::LoadDataset((fs::path(o.data) / "train").string(), {.begin = 50'000, .end = 60'000}));
     node::CalibrateOptions options;
     options.promise = open->config().promise;
     options.seed = o.seed;
@@ -76,13 +77,18 @@ Status Run(Context& context, const Options& o) {
 
 void AddDemo(CLI::App& app, Context& context, int& exit_code) {
   auto o = std::make_shared<Options>();
-  auto* verb = app.add_subcommand("demo", "Decide 10,000 real images by a certified four-tier cascade, against everything in the cloud");
+  auto* verb = app.add_subcommand(
+      "demo", "Decide 10,000 real images by a certified four-tier cascade, against everything in the cloud");
   verb->add_option("--data", o->data, "the folder of Fashion-MNIST")->capture_default_str();
   verb->add_option("--out", o->out, "where models and reports go")->capture_default_str();
   verb->add_option("--json", o->json, "default OUT/demo.json");
   verb->add_option("--seed", o->seed, "of the training and of the calibration's split")->capture_default_str();
-  verb->add_option("--threads", o->threads, "models trained at the same time")->capture_default_str()->check(CLI::Range(1, 256));
-  verb->add_option("--effort", o->effort, "share of the recipe's epochs, for a quick look at lower accuracy")->capture_default_str()->check(CLI::Range(.01, 1.));
+  verb->add_option("--threads", o->threads, "models trained at the same time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 256));
+  verb->add_option("--effort", o->effort, "share of the recipe's epochs, for a quick look at lower accuracy")
+      ->capture_default_str()
+      ->check(CLI::Range(.01, 1.));
   verb->add_flag("--quiet", o->quiet, "no progress bar");
   verb->callback([&context, &exit_code, o] {
     if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("demo", s);

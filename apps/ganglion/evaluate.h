@@ -9,7 +9,8 @@
 
 namespace ganglion::app {
 
-Result<evaluation::Report> EvaluateOn(const node::Decision& decision, const data::Dataset& dataset, const evaluation::Options& options);
+Result<evaluation::Report> EvaluateOn(const node::Decision& decision, const data::Dataset& dataset,
+                                      const evaluation::Options& options);
 std::string ToText(const evaluation::Report& report, bool colour);
 
 }  // namespace ganglion::app

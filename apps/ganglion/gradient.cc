@@ -20,7 +20,9 @@ struct Options {
 
 Status Run(const Options& o) {
   const auto loss = gradient::LossFromName(o.loss);
-  if (!loss) return InvalidArgument("loss \"" + o.loss + "\" is unknown; softmax_cross_entropy, softmax_cross_entropy_dense or squared_error");
+  if (!loss)
+    return InvalidArgument("loss \"" + o.loss +
+                           "\" is unknown; softmax_cross_entropy, softmax_cross_entropy_dense or squared_error");
   ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(o.model, limits::kMaxModelBytes));
   onnx::ModelProto model;
   if (auto s = graph::Parse(std::as_bytes(std::span(bytes)), &model); !s.ok()) return s.Within(o.model);
@@ -28,8 +30,9 @@ Status Run(const Options& o) {
   const auto segments = gradient::Differentiate(model, {.loss = *loss, .frozen = o.frozen}, &step);
   if (!segments.ok()) return segments.status().Within(o.model);
   RETURN_IF_ERROR(data::WriteFileAtomically(o.out, graph::Serialize(step)));
-  fmt::print("wrote {}: {} nodes, {} parameters in {} tensors; feed the model's inputs, target, weight and the parameters\n", o.out,
-             step.graph().node_size(), segments->back().offset + segments->back().size, segments->size());
+  fmt::print(
+      "wrote {}: {} nodes, {} parameters in {} tensors; feed the model's inputs, target, weight and the parameters\n",
+      o.out, step.graph().node_size(), segments->back().offset + segments->back().size, segments->size());
   return {};
 }
 

@@ -24,9 +24,12 @@ struct Options {
 
 const char* KindName(node::Decided::Kind kind) {
   switch (kind) {
-    case node::Decided::Kind::kAccepted: return "accepted";
-    case node::Decided::Kind::kDegraded: return "degraded";
-    case node::Decided::Kind::kDeferred: return "deferred";
+    case node::Decided::Kind::kAccepted:
+      return "accepted";
+    case node::Decided::Kind::kDegraded:
+      return "degraded";
+    case node::Decided::Kind::kDeferred:
+      return "deferred";
   }
   return "";
 }
@@ -35,7 +38,8 @@ Status Run(Context& context, const Options& o) {
   node::OpenOptions open;
   if (!o.highest_tier.empty()) {
     open.highest_tier = topology::TierFromName(o.highest_tier);
-    if (!open.highest_tier) return InvalidArgument("--up-to \"" + o.highest_tier + "\" is no tier; one of device, edge, region, global");
+    if (!open.highest_tier)
+      return InvalidArgument("--up-to \"" + o.highest_tier + "\" is no tier; one of device, edge, region, global");
   }
   ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, o.name, open));
   const auto& config = decision->config();
@@ -49,25 +53,37 @@ Status Run(Context& context, const Options& o) {
   RETURN_IF_ERROR(ParseRows(o.rows, &begin, &end));
   const std::int64_t rows = inputs[0].shape()[0];
   if (end < 0) end = rows;
-  if (begin >= end || end > rows) return InvalidArgument(fmt::format("rows {}:{} of a file that has {}", begin, end, rows));
+  if (begin >= end || end > rows)
+    return InvalidArgument(fmt::format("rows {}:{} of a file that has {}", begin, end, rows));
   const SteadyClock clock;
   wire::Json all = wire::Json::array();
   for (std::int64_t row = begin; row < end && !context.stop.stop_requested(); ++row) {
     std::vector<tensor::Shape> shapes(inputs.size());
     std::vector<tensor::View> views;
-    for (std::size_t i = 0; i < inputs.size(); ++i) views.push_back(tensor::Rows(inputs[i].View(), row, row + 1, &shapes[i]));
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      views.push_back(tensor::Rows(inputs[i].View(), row, row + 1, &shapes[i]));
     auto decided = decision->Decide(views, clock, clock.Now() + deadline);
     if (!decided.ok()) return rows > 1 ? decided.status().Within(fmt::format("row {}", row)) : decided.status();
     const auto& d = *decided;
     const std::string file = d.label < 0 ? "" : decision->stage(d.stage).files().back().file;
     if (o.json) {
-      all.push_back({{"label", d.label}, {"text", config.LabelText(d.label)}, {"confidence", d.confidence}, {"tier", std::string(topology::Name(d.tier))}, {"stage", d.stage},
-                     {"kind", KindName(d.kind)}, {"reason", std::string(cascade::Name(d.reason))}, {"took_ms", Milliseconds(d.took)}});
+      all.push_back({{"label", d.label},
+                     {"text", config.LabelText(d.label)},
+                     {"confidence", d.confidence},
+                     {"tier", std::string(topology::Name(d.tier))},
+                     {"stage", d.stage},
+                     {"kind", KindName(d.kind)},
+                     {"reason", std::string(cascade::Name(d.reason))},
+                     {"took_ms", Milliseconds(d.took)}});
       continue;
     }
-    std::string line = fmt::format("{} {:.2f} {}/{} {}", config.LabelText(d.label), d.confidence, topology::Name(d.tier), std::filesystem::path(file).stem().string(), Millis(Milliseconds(d.took)));
-    if (d.kind == node::Decided::Kind::kDegraded) line += Paint(fmt::format(" degraded ({})", cascade::Name(d.reason)), Colour::kYellow, ColourOut());
-    if (d.kind == node::Decided::Kind::kDeferred) line += Paint(" deferred: a tier above decides", Colour::kYellow, ColourOut());
+    std::string line =
+        fmt::format("{} {:.2f} {}/{} {}", config.LabelText(d.label), d.confidence, topology::Name(d.tier),
+                    std::filesystem::path(file).stem().string(), Millis(Milliseconds(d.took)));
+    if (d.kind == node::Decided::Kind::kDegraded)
+      line += Paint(fmt::format(" degraded ({})", cascade::Name(d.reason)), Colour::kYellow, ColourOut());
+    if (d.kind == node::Decided::Kind::kDeferred)
+      line += Paint(" deferred: a tier above decides", Colour::kYellow, ColourOut());
     fmt::print("{}\n", line);
   }
   if (o.json) std::fputs(wire::WriteJson(all).c_str(), stdout);
@@ -83,7 +99,8 @@ void AddInfer(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("file", o->file, ".npy, .npz, .csv, .json, .png or .jpg")->required();
   verb->add_option("--rows", o->rows, "only rows BEGIN:END");
   verb->add_option("--deadline", o->deadline, "for each row, for example 50ms; default: decision.yaml's");
-  verb->add_option("--up-to", o->highest_tier, "use only stages up to this tier; what would go higher is shown as deferred");
+  verb->add_option("--up-to", o->highest_tier,
+                   "use only stages up to this tier; what would go higher is shown as deferred");
   verb->add_flag("--json", o->json, "all answers as a JSON list");
   verb->callback([&context, &exit_code, o] {
     if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("infer", s);

@@ -29,7 +29,10 @@ Result<std::string> CopyIn(const fs::path& from, const fs::path& dir) {
   std::error_code ignored;
   if (!fs::equivalent(from, to, ignored)) {
     const auto there = data::ReadFile(to, limits::kMaxModelBytes);
-    if (there.ok() && *there != bytes) return Status(Code::kAlreadyExists, to.string() + " exists with other content; rename one of the two files called " + from.filename().string());
+    if (there.ok() && *there != bytes)
+      return Status(
+          Code::kAlreadyExists,
+          to.string() + " exists with other content; rename one of the two files called " + from.filename().string());
     RETURN_IF_ERROR(data::WriteFileAtomically(to, bytes));
   }
   return from.filename().string();
@@ -39,9 +42,13 @@ Result<std::string> CopyIn(const fs::path& from, const fs::path& dir) {
 Result<std::pair<topology::Tier, std::vector<std::string>>> ParseStage(const std::string& text, const char* option) {
   const auto equals = text.find('=');
   const auto tier = topology::TierFromName(text.substr(0, equals));
-  if (equals == std::string::npos || equals + 1 == text.size()) return InvalidArgument(fmt::format("{} \"{}\" is no TIER=FILE; write for example device=small.onnx", option, text));
-  if (!tier) return InvalidArgument(fmt::format("{} \"{}\": \"{}\" is no tier; one of device, edge, region, global", option, text, text.substr(0, equals)));
-  if (text.find("://") != std::string::npos) return Unimplemented(fmt::format("{} \"{}\": a stage on another server is not in this version yet", option, text));
+  if (equals == std::string::npos || equals + 1 == text.size())
+    return InvalidArgument(fmt::format("{} \"{}\" is no TIER=FILE; write for example device=small.onnx", option, text));
+  if (!tier)
+    return InvalidArgument(fmt::format("{} \"{}\": \"{}\" is no tier; one of device, edge, region, global", option,
+                                       text, text.substr(0, equals)));
+  if (text.find("://") != std::string::npos)
+    return Unimplemented(fmt::format("{} \"{}\": a stage on another server is not in this version yet", option, text));
   std::vector<std::string> files;
   std::string file;
   for (const char c : text.substr(equals + 1) + ",") {
@@ -102,14 +109,16 @@ Status Run(Context& context, const Options& o) {
   config.inputs = model.signature().inputs;
   for (auto& spec : config.inputs) {
     if (spec.shape.empty() || (spec.shape[0] != -1 && spec.shape[0] != 1)) {
-      return InvalidArgument(fmt::format("{}: input \"{}\" {} has no batch dimension (-1 or 1 first); set pre", file, spec.name, spec.Text()));
+      return InvalidArgument(fmt::format("{}: input \"{}\" {} has no batch dimension (-1 or 1 first); set pre", file,
+                                         spec.name, spec.Text()));
     }
     spec.shape[0] = -1;
   }
   RETURN_IF_ERROR(data::WriteFileAtomically(dir / "decision.yaml", node::WriteDecisionFile(config)));
   // Load it as calibrate will: what does not fit together is said now.
   ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, dir, {.with_lock = false}));
-  fmt::print("wrote {}/decision.yaml: {} stages, {} classes\n", dir.string(), config.stages.size(), decision->classes());
+  fmt::print("wrote {}/decision.yaml: {} stages, {} classes\n", dir.string(), config.stages.size(),
+             decision->classes());
   for (std::size_t i = 0; i < config.stages.size(); ++i) {
     std::string files;
     for (const auto& f : decision->stage(i).files()) files += fmt::format(" {}@{}", f.file, f.digest.Short());
@@ -125,8 +134,11 @@ void AddInit(CLI::App& app, Context& context, int& exit_code) {
   auto o = std::make_shared<Options>();
   auto* verb = app.add_subcommand("init", "Make a decision directory from your own ONNX files");
   verb->add_option("name", o->name, "the directory to make")->required();
-  verb->add_option("--stage", o->stages, "TIER=FILE, or TIER=FILE,FILE for an ensemble; from device up, once for each stage")->required();
-  verb->add_option("--pre", o->pre, "TIER=FILE: a graph that turns the decision's input into what the stage's model takes");
+  verb->add_option("--stage", o->stages,
+                   "TIER=FILE, or TIER=FILE,FILE for an ensemble; from device up, once for each stage")
+      ->required();
+  verb->add_option("--pre", o->pre,
+                   "TIER=FILE: a graph that turns the decision's input into what the stage's model takes");
   verb->add_option("--post", o->post, "TIER=FILE: a graph that turns the model's output into logits");
   verb->add_option("--labels", o->labels, "names of the classes, one a line");
   verb->add_flag("--force", o->force, "overwrite decision.yaml");

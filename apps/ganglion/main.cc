@@ -53,9 +53,13 @@ int Main(int argc, char** argv) {
   if (!engine.ok()) return Fail("ganglion", engine.status());
   Context context{*engine, stop.get_token()};
 
-  CLI::App app("Ganglion decides at the cheapest place that can decide well enough, in time.\nExit codes: 0 done, 1 failed, 2 usage or configuration.", "ganglion");
+  CLI::App app(
+      "Ganglion decides at the cheapest place that can decide well enough, in time.\nExit codes: 0 done, 1 failed, 2 "
+      "usage or configuration.",
+      "ganglion");
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("ganglion " GANGLION_VERSION ", ONNX Runtime ") + runtime::Engine::Version());
+  app.set_version_flag("--version",
+                       std::string("ganglion " GANGLION_VERSION ", ONNX Runtime ") + runtime::Engine::Version());
   app.fallthrough();
   int exit_code = 0;
   AddDemo(app, context, exit_code);
@@ -66,7 +70,8 @@ int Main(int argc, char** argv) {
   AddInfer(app, context, exit_code);
   AddGradient(app, context, exit_code);
   const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
-  if (argc > 1 && argv[1][0] != '-' && std::none_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == argv[1]; })) {
+  if (argc > 1 && argv[1][0] != '-' &&
+      std::none_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == argv[1]; })) {
     std::fprintf(stderr, "ganglion: \"%s\" is no verb; ganglion --help lists them\n", argv[1]);
     return 2;
   }

@@ -18,13 +18,20 @@ bool Colourful(int fd) {
 
 const char* Code(Colour c) {
   switch (c) {
-    case Colour::kPlain: return "";
-    case Colour::kBold: return "\x1b[1m";
-    case Colour::kDim: return "\x1b[2m";
-    case Colour::kGreen: return "\x1b[32m";
-    case Colour::kYellow: return "\x1b[33m";
-    case Colour::kRed: return "\x1b[31m";
-    case Colour::kCyan: return "\x1b[36m";
+    case Colour::kPlain:
+      return "";
+    case Colour::kBold:
+      return "\x1b[1m";
+    case Colour::kDim:
+      return "\x1b[2m";
+    case Colour::kGreen:
+      return "\x1b[32m";
+    case Colour::kYellow:
+      return "\x1b[33m";
+    case Colour::kRed:
+      return "\x1b[31m";
+    case Colour::kCyan:
+      return "\x1b[36m";
   }
   return "";
 }
@@ -70,7 +77,8 @@ void ProgressBar::Show(double done, const std::string& what) {
     last_ = now;
     const int filled = static_cast<int>(std::lround(done * 24));
     std::fprintf(stderr, "\r\x1b[K[%s%s] %3.0f%%  %s%s", std::string(static_cast<std::size_t>(filled), '#').c_str(),
-                 std::string(static_cast<std::size_t>(24 - filled), '.').c_str(), done * 100, what.c_str(), left.c_str());
+                 std::string(static_cast<std::size_t>(24 - filled), '.').c_str(), done * 100, what.c_str(),
+                 left.c_str());
     std::fflush(stderr);
     shown_ = true;
   } else if (const int tenth = static_cast<int>(done * 10); tenth > last_tenth_) {
@@ -93,7 +101,8 @@ std::string Thousands(long long n) {
 std::string Seconds(double s) {
   if (s < 60) return fmt::format("{:.0f}s", s);
   const auto whole = static_cast<long long>(std::llround(s));
-  return whole < 3600 ? fmt::format("{}m{:02}s", whole / 60, whole % 60) : fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
+  return whole < 3600 ? fmt::format("{}m{:02}s", whole / 60, whole % 60)
+                      : fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
 }
 
 std::string Percent(double share, int digits) { return fmt::format("{:.{}f}%", share * 100, digits); }
@@ -109,6 +118,8 @@ std::string Bytes(double n) {
   return fmt::format("{:.1f} MB", n / 1e6);
 }
 
-std::string Dollars(double d) { return d < .01 ? fmt::format("${:.5f}", d) : d < 1 ? fmt::format("${:.4f}", d) : fmt::format("${:.2f}", d); }
+std::string Dollars(double d) {
+  return d < .01 ? fmt::format("${:.5f}", d) : d < 1 ? fmt::format("${:.4f}", d) : fmt::format("${:.2f}", d);
+}
 
 }  // namespace ganglion::app

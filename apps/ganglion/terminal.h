@@ -18,7 +18,9 @@ std::string Paint(const std::string& text, Colour colour, bool on);
 class Table {
  public:
   explicit Table(std::vector<std::string> head) : head_(std::move(head)) {}
-  void Row(std::vector<std::string> cells, Colour colour = Colour::kPlain) { rows_.push_back({std::move(cells), colour}); }
+  void Row(std::vector<std::string> cells, Colour colour = Colour::kPlain) {
+    rows_.push_back({std::move(cells), colour});
+  }
   std::string Text(bool colour) const;
 
  private:

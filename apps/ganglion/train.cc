@@ -62,8 +62,10 @@ Status TrainOne(Context& context, const Options& o) {
   if (!o.valid.empty()) {
     ASSIGN_OR_RETURN(valid, data::LoadDataset(o.valid));
   }
-  const std::int64_t classes = model.signature().outputs[0].shape.empty() ? 0 : model.signature().outputs[0].shape.back();
-  ASSIGN_OR_RETURN(const auto examples, training::LabelledExamples::Create(dataset, std::max(classes, training::CountClasses(dataset)), o.mirror));
+  const std::int64_t classes =
+      model.signature().outputs[0].shape.empty() ? 0 : model.signature().outputs[0].shape.back();
+  ASSIGN_OR_RETURN(const auto examples, training::LabelledExamples::Create(
+                                            dataset, std::max(classes, training::CountClasses(dataset)), o.mirror));
   const fs::path out = o.out.empty() ? fs::path(o.model).replace_extension(".trained.onnx") : fs::path(o.out);
   training::TrainOptions options;
   options.optimizer = {.kind = *kind, .rate = o.rate, .momentum = o.momentum, .weight_decay = o.weight_decay};
@@ -75,14 +77,17 @@ Status TrainOne(Context& context, const Options& o) {
   std::optional<training::Trained> trained;
   {
     ProgressBar bar(o.quiet);
-    auto result = training::Train(context.engine, model, *examples, valid ? &*valid : nullptr, options, context.stop, [&](const training::Progress& p) {
-      bar.Show(p.done, fmt::format("epoch {}/{}", p.epoch, p.epochs) + Shown(p.loss, p.accuracy));
-    });
+    auto result =
+        training::Train(context.engine, model, *examples, valid ? &*valid : nullptr, options, context.stop,
+                        [&](const training::Progress& p) {
+                          bar.Show(p.done, fmt::format("epoch {}/{}", p.epoch, p.epochs) + Shown(p.loss, p.accuracy));
+                        });
     if (!result.ok()) return result.status();
     trained = std::move(*result);
   }
   const auto trained_bytes = trained->model.bytes();
-  RETURN_IF_ERROR(data::WriteFileAtomically(out, {reinterpret_cast<const char*>(trained_bytes.data()), trained_bytes.size()}));
+  RETURN_IF_ERROR(
+      data::WriteFileAtomically(out, {reinterpret_cast<const char*>(trained_bytes.data()), trained_bytes.size()}));
   std::error_code ignored;
   fs::remove(options.checkpoint, ignored);
   const auto& last = trained->history.back();
@@ -107,7 +112,8 @@ Status TrainFashionLadder(Context& context, const LadderSettings& settings) {
   data::LoadOptions rows;
   rows.end = kTrainRows;
   ASSIGN_OR_RETURN(const auto train, data::LoadDataset((data / "train").string(), rows));
-  ASSIGN_OR_RETURN(const auto shown, data::LoadDataset((data / "train").string(), {.begin = kTrainRows - kShownRows, .end = kTrainRows}));
+  ASSIGN_OR_RETURN(const auto shown,
+                   data::LoadDataset((data / "train").string(), {.begin = kTrainRows - kShownRows, .end = kTrainRows}));
   RETURN_IF_ERROR(data::MakeDirectories(dir));
   training::LadderOptions options;
   options.seed = settings.seed;
@@ -117,13 +123,13 @@ Status TrainFashionLadder(Context& context, const LadderSettings& settings) {
   options.scale = settings.effort;
   {
     ProgressBar bar(settings.quiet);
-    const auto rungs = training::TrainLadder(context.engine, train, shown, options, context.stop, [&](const training::LadderProgress& p) {
-      bar.Show(p.done, p.doing + Shown(p.loss, p.accuracy));
-    });
+    const auto rungs = training::TrainLadder(
+        context.engine, train, shown, options, context.stop,
+        [&](const training::LadderProgress& p) { bar.Show(p.done, p.doing + Shown(p.loss, p.accuracy)); });
     if (!rungs.ok()) return rungs.status();
   }
-  RETURN_IF_ERROR(data::WriteFileAtomically(dir / "labels.txt",
-                                            "T-shirt\ntrouser\npullover\ndress\ncoat\nsandal\nshirt\nsneaker\nbag\nankle boot\n"));
+  RETURN_IF_ERROR(data::WriteFileAtomically(
+      dir / "labels.txt", "T-shirt\ntrouser\npullover\ndress\ncoat\nsandal\nshirt\nsneaker\nbag\nankle boot\n"));
   node::DecisionConfig config;
   config.name = "fashion";
   config.inputs = {{"image", tensor::DataType::kFp32, {-1, train.features()}}};
@@ -143,20 +149,29 @@ Status TrainFashionLadder(Context& context, const LadderSettings& settings) {
 
 void AddTrain(CLI::App& app, Context& context, int& exit_code) {
   auto o = std::make_shared<Options>();
-  auto* verb = app.add_subcommand("train", "Train an ONNX model where its data are; without a model, the four-tier ladder of Fashion-MNIST");
+  auto* verb = app.add_subcommand(
+      "train", "Train an ONNX model where its data are; without a model, the four-tier ladder of Fashion-MNIST");
   verb->add_option("model", o->model, "an ONNX model with its starting parameters; none: train the ladder");
-  verb->add_option("--data", o->data, "what to learn from: idx prefix, .npz or .csv (the ladder: the folder of Fashion-MNIST)");
+  verb->add_option("--data", o->data,
+                   "what to learn from: idx prefix, .npz or .csv (the ladder: the folder of Fashion-MNIST)");
   verb->add_option("--rows", o->rows, "only rows BEGIN:END of --data");
   verb->add_option("--valid", o->valid, "rows to show accuracy on");
   verb->add_option("-o,--out", o->out, "the trained model (the ladder: its folder, default out/fashion)");
   verb->add_option("--optimiser,--optimizer", o->optimiser, "sgd or adam")->capture_default_str();
-  verb->add_option("--rate", o->rate, "peak learning rate; it warms up, then falls to zero along a cosine")->capture_default_str();
+  verb->add_option("--rate", o->rate, "peak learning rate; it warms up, then falls to zero along a cosine")
+      ->capture_default_str();
   verb->add_option("--momentum", o->momentum, "of sgd")->capture_default_str();
   verb->add_option("--weight-decay", o->weight_decay)->capture_default_str();
-  verb->add_option("--batch", o->batch)->capture_default_str()->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
-  verb->add_option("--epochs", o->epochs)->capture_default_str()->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  verb->add_option("--batch", o->batch)
+      ->capture_default_str()
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  verb->add_option("--epochs", o->epochs)
+      ->capture_default_str()
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
   verb->add_option("--seed", o->seed, "the same seed gives the same bytes")->capture_default_str();
-  verb->add_option("--threads", o->threads, "models of the ladder trained at the same time")->capture_default_str()->check(CLI::Range(1, 256));
+  verb->add_option("--threads", o->threads, "models of the ladder trained at the same time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 256));
   verb->add_flag("--mirror", o->mirror, "mirror images left to right at random");
   verb->add_flag("--resume", o->resume, "continue from the checkpoint that an interrupted run left");
   verb->add_flag("--quiet", o->quiet, "no progress bar");
@@ -165,8 +180,11 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
     Status status;
     if (o->model.empty()) {
       const fs::path dir = o->out.empty() ? "out/fashion" : o->out;
-      status = TrainFashionLadder(context, {o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, 1, o->resume, o->quiet});
-      if (status.ok()) fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data F\n", dir.string(), dir.string());
+      status = TrainFashionLadder(
+          context, {o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, 1, o->resume, o->quiet});
+      if (status.ok())
+        fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data F\n", dir.string(),
+                   dir.string());
     } else {
       status = TrainOne(context, *o);
     }

@@ -31,11 +31,11 @@ struct Answer {
     kDegraded,  // the best so far, outside the promise: time ran out or a stage broke
     kDeferred,  // no stage here may accept it: ask a tier above. label is the best so far
   } kind = Kind::kDeferred;
-  int label = -1;            // -1: none
-  float confidence = 0;      // in [0, 1]
-  int stage = 0;             // index in decision.yaml
-  std::string_view tier;     // "device", ...
-  std::string_view reason;   // of a degraded answer: "deadline", "failed"
+  int label = -1;           // -1: none
+  float confidence = 0;     // in [0, 1]
+  int stage = 0;            // index in decision.yaml
+  std::string_view tier;    // "device", ...
+  std::string_view reason;  // of a degraded answer: "deadline", "failed"
   std::chrono::nanoseconds took{};
 };
 

@@ -25,11 +25,11 @@ class Random {
   // An independent stream for a named purpose, so that adding a consumer does not shift the others.
   Random Fork(std::uint64_t stream) const;
 
-  std::uint64_t Next();                       // uniform over 64 bits
-  std::uint64_t Below(std::uint64_t bound);   // uniform over 0..bound-1, unbiased; REQUIRES: bound > 0
-  double Uniform();                           // [0, 1), 53 bits
+  std::uint64_t Next();                      // uniform over 64 bits
+  std::uint64_t Below(std::uint64_t bound);  // uniform over 0..bound-1, unbiased; REQUIRES: bound > 0
+  double Uniform();                          // [0, 1), 53 bits
   double Uniform(double low, double high) { return low + (high - low) * Uniform(); }
-  double Normal();                            // mean 0, variance 1 (polar method, no state kept)
+  double Normal();  // mean 0, variance 1 (polar method, no state kept)
 
   template <typename T>
   void Shuffle(std::vector<T>& v) {

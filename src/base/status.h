@@ -64,8 +64,8 @@ inline Status Cancelled(std::string m) { return {Code::kCancelled, std::move(m)}
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}                 // NOLINT: a value is a result
-  Result(Status status) : status_(std::move(status)) {          // NOLINT: so is a refusal
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: a value is a result
+  Result(Status status) : status_(std::move(status)) {  // NOLINT: so is a refusal
     GANGLION_CHECK(!status_.ok());
   }
 
@@ -102,10 +102,10 @@ class [[nodiscard]] Result {
 #define GANGLION_CONCAT(a, b) GANGLION_CONCAT_(a, b)
 
 // Returns from the enclosing function when `expression` (a Status) is a refusal.
-#define RETURN_IF_ERROR(expression)                            \
-  do {                                                         \
-    ::ganglion::Status ganglion_status = (expression);         \
-    if (!ganglion_status.ok()) return ganglion_status;         \
+#define RETURN_IF_ERROR(expression)                    \
+  do {                                                 \
+    ::ganglion::Status ganglion_status = (expression); \
+    if (!ganglion_status.ok()) return ganglion_status; \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto x, F()): x is F()'s value, or the enclosing function returns F()'s Status.

@@ -28,7 +28,8 @@ TEST(Judge, MatchesTheDefinitions) {
 }
 
 TEST(Judge, StaysInRangeForAnyLogits) {
-  for (const std::vector<float>& z : {std::vector<float>{1e30f, -1e30f, 0}, {0, 0, 0}, {5}, {NAN, 1, 2}, {-INFINITY, -INFINITY}, {NAN, NAN}}) {
+  for (const std::vector<float>& z :
+       {std::vector<float>{1e30f, -1e30f, 0}, {0, 0, 0}, {5}, {NAN, 1, 2}, {-INFINITY, -INFINITY}, {NAN, NAN}}) {
     for (const Measure m : {Measure::kMaxProbability, Measure::kMargin, Measure::kEntropy}) {
       const auto j = Judge(z, 1, m);
       EXPECT_GE(j.confidence, 0);
@@ -196,7 +197,9 @@ TEST(CertifyFalsify, KeepsItsPromisesAndThePlugInDoesNot) {
       const auto path = BuildPath(tuning, kCost);
       const auto c = Walk(promise, certifying, path, ChooseStart(promise, tuning, path));
       const Counts truth = Count(population, c.thresholds);
-      const auto risk = [&](const Counts& t) { return static_cast<double>(t.broken) / std::max<double>(1, static_cast<double>(Trials(kind, t))); };
+      const auto risk = [&](const Counts& t) {
+        return static_cast<double>(t.broken) / std::max<double>(1, static_cast<double>(Trials(kind, t)));
+      };
       broken += risk(truth) > promise.limit;
       accepted += static_cast<double>(truth.accepted) / static_cast<double>(truth.rows);
       plug_in_broken += risk(Count(population, path[PlugIn(promise, tuning, path)])) > promise.limit;
@@ -209,8 +212,10 @@ TEST(CertifyFalsify, KeepsItsPromisesAndThePlugInDoesNot) {
 }
 
 TEST(Names, RoundTrip) {
-  for (const auto m : {Measure::kMaxProbability, Measure::kMargin, Measure::kEntropy}) EXPECT_EQ(MeasureFromName(Name(m)), m);
-  for (const auto p : {PromiseKind::kLoss, PromiseKind::kError, PromiseKind::kDisagreement}) EXPECT_EQ(PromiseFromName(Name(p)), p);
+  for (const auto m : {Measure::kMaxProbability, Measure::kMargin, Measure::kEntropy})
+    EXPECT_EQ(MeasureFromName(Name(m)), m);
+  for (const auto p : {PromiseKind::kLoss, PromiseKind::kError, PromiseKind::kDisagreement})
+    EXPECT_EQ(PromiseFromName(Name(p)), p);
   EXPECT_FALSE(MeasureFromName("vibes"));
 }
 

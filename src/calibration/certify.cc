@@ -95,7 +95,8 @@ std::optional<PromiseKind> PromiseFromName(std::string_view name) {
 }
 
 Status Promise::Check() const {
-  if (!(limit > 0 && limit < 1)) return InvalidArgument(std::string(Name(kind)) + " must be between 0 and 1, got " + std::to_string(limit));
+  if (!(limit > 0 && limit < 1))
+    return InvalidArgument(std::string(Name(kind)) + " must be between 0 and 1, got " + std::to_string(limit));
   if (!(delta > 0 && delta < 1)) return InvalidArgument("delta must be between 0 and 1, got " + std::to_string(delta));
   return {};
 }
@@ -116,7 +117,8 @@ Evidence Evidence::Select(std::span<const std::size_t> wanted) const {
   return e;
 }
 
-std::vector<std::vector<std::uint8_t>> Breaks(PromiseKind kind, const std::vector<std::vector<int>>& answers, std::span<const int> truth) {
+std::vector<std::vector<std::uint8_t>> Breaks(PromiseKind kind, const std::vector<std::vector<int>>& answers,
+                                              std::span<const int> truth) {
   GANGLION_CHECK(!answers.empty());
   const auto& top = answers.back();
   GANGLION_CHECK(kind == PromiseKind::kDisagreement || truth.size() == top.size());
@@ -125,9 +127,15 @@ std::vector<std::vector<std::uint8_t>> Breaks(PromiseKind kind, const std::vecto
     std::vector<std::uint8_t> b(top.size());
     for (std::size_t i = 0; i < top.size(); ++i) {
       switch (kind) {
-        case PromiseKind::kLoss: b[i] = answers[s][i] != truth[i] && top[i] == truth[i]; break;
-        case PromiseKind::kError: b[i] = answers[s][i] != truth[i]; break;
-        case PromiseKind::kDisagreement: b[i] = answers[s][i] != top[i]; break;
+        case PromiseKind::kLoss:
+          b[i] = answers[s][i] != truth[i] && top[i] == truth[i];
+          break;
+        case PromiseKind::kError:
+          b[i] = answers[s][i] != truth[i];
+          break;
+        case PromiseKind::kDisagreement:
+          b[i] = answers[s][i] != top[i];
+          break;
       }
     }
     breaks.push_back(std::move(b));
@@ -167,7 +175,8 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
   GANGLION_CHECK(cost.size() == tuning.stages() + 1);
   const Ranks ranks(tuning);
   // One breach is worth at first more than all burden there is, at last nothing.
-  const double all = std::accumulate(cost.begin(), cost.end(), 0.) * static_cast<double>(std::max<std::size_t>(tuning.rows, 1));
+  const double all =
+      std::accumulate(cost.begin(), cost.end(), 0.) * static_cast<double>(std::max<std::size_t>(tuning.rows, 1));
   constexpr int kPrices = 48;
   std::vector<Takes> corners{Takes(tuning.stages(), 0)};
   std::vector<double> go_on(tuning.rows);
@@ -223,7 +232,8 @@ std::size_t ChooseStart(const Promise& promise, const Evidence& tuning, const st
   return start;
 }
 
-Certificate Walk(const Promise& promise, const Evidence& certifying, const std::vector<Thresholds>& path, std::size_t start) {
+Certificate Walk(const Promise& promise, const Evidence& certifying, const std::vector<Thresholds>& path,
+                 std::size_t start) {
   GANGLION_CHECK(start < path.size());
   Certificate c;
   c.thresholds.assign(certifying.stages(), kNever);

@@ -65,8 +65,8 @@ using Thresholds = std::vector<double>;  // one for each stage below the top
 // What the stages below the top said of each row, and whether accepting it there would break the promise.
 struct Evidence {
   std::size_t rows = 0;
-  std::vector<std::vector<float>> confidence;      // [stage][row], in [0, 1]
-  std::vector<std::vector<std::uint8_t>> breaks;   // [stage][row], 0 or 1
+  std::vector<std::vector<float>> confidence;     // [stage][row], in [0, 1]
+  std::vector<std::vector<std::uint8_t>> breaks;  // [stage][row], 0 or 1
 
   std::size_t stages() const { return confidence.size(); }
   Evidence Select(std::span<const std::size_t> rows_wanted) const;
@@ -78,13 +78,14 @@ using StageCost = std::vector<double>;
 
 // Fills Evidence::breaks from answers. answers[s][row], the last stage being the top; `truth` is empty for
 // disagreement. REQUIRES: kind is kDisagreement or truth has a label for every row.
-std::vector<std::vector<std::uint8_t>> Breaks(PromiseKind kind, const std::vector<std::vector<int>>& answers, std::span<const int> truth);
+std::vector<std::vector<std::uint8_t>> Breaks(PromiseKind kind, const std::vector<std::vector<int>>& answers,
+                                              std::span<const int> truth);
 
 struct Counts {
   std::int64_t rows = 0;
-  std::int64_t accepted = 0;                  // below the top
+  std::int64_t accepted = 0;  // below the top
   std::int64_t broken = 0;
-  std::vector<std::int64_t> stage_accepted;   // [stage]
+  std::vector<std::int64_t> stage_accepted;  // [stage]
   std::vector<std::int64_t> stage_broken;
 };
 Counts Count(const Evidence& evidence, const Thresholds& thresholds);
@@ -100,15 +101,16 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
 std::size_t ChooseStart(const Promise& promise, const Evidence& tuning, const std::vector<Thresholds>& path);
 
 struct Certificate {
-  bool holds = false;        // false: no point kept the promise, nothing may be accepted below the top
-  std::size_t point = 0;     // on the path; meaningful when holds
-  Thresholds thresholds;     // all kNever when !holds
-  Counts counts;             // of the certifying half, at the chosen point (at the start when !holds)
+  bool holds = false;     // false: no point kept the promise, nothing may be accepted below the top
+  std::size_t point = 0;  // on the path; meaningful when holds
+  Thresholds thresholds;  // all kNever when !holds
+  Counts counts;          // of the certifying half, at the chosen point (at the start when !holds)
   double p_value = 1;
-  std::size_t walked = 0;    // points tested
+  std::size_t walked = 0;  // points tested
 };
 // Walks the certifying half. REQUIRES: start < path.size().
-Certificate Walk(const Promise& promise, const Evidence& certifying, const std::vector<Thresholds>& path, std::size_t start);
+Certificate Walk(const Promise& promise, const Evidence& certifying, const std::vector<Thresholds>& path,
+                 std::size_t start);
 
 // The uncertified rule of thumb, for comparison only: the loosest point whose observed risk is within the limit.
 std::size_t PlugIn(const Promise& promise, const Evidence& evidence, const std::vector<Thresholds>& path);

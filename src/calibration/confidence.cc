@@ -42,8 +42,12 @@ Judgement Judge(std::span<const float> z, float temperature, Measure measure) {
   }
   float confidence = 0;
   switch (measure) {
-    case Measure::kMaxProbability: confidence = 1 / sum; break;
-    case Measure::kMargin: confidence = z.size() == 1 ? 1 : (1 - std::exp((second - z[best]) * scale)) / sum; break;
+    case Measure::kMaxProbability:
+      confidence = 1 / sum;
+      break;
+    case Measure::kMargin:
+      confidence = z.size() == 1 ? 1 : (1 - std::exp((second - z[best]) * scale)) / sum;
+      break;
     case Measure::kEntropy:
       // H = log sum - weighted / sum
       confidence = z.size() == 1 ? 1 : 1 - (std::log(sum) - weighted / sum) / std::log(static_cast<float>(z.size()));
@@ -53,7 +57,8 @@ Judgement Judge(std::span<const float> z, float temperature, Measure measure) {
   return {static_cast<int>(best), std::min(confidence, 1.f)};
 }
 
-double NegativeLogLikelihood(std::span<const float> z, std::span<const int> labels, std::size_t classes, double temperature) {
+double NegativeLogLikelihood(std::span<const float> z, std::span<const int> labels, std::size_t classes,
+                             double temperature) {
   double total = 0;
   for (std::size_t r = 0; r < labels.size(); ++r) {
     const auto row = z.subspan(r * classes, classes);

@@ -37,7 +37,8 @@ Judgement Judge(std::span<const float> z, float temperature, Measure measure);
 float FitTemperature(std::span<const float> z, std::span<const int> labels, std::size_t classes);
 
 // Mean negative log-likelihood at a temperature, what FitTemperature minimises.
-double NegativeLogLikelihood(std::span<const float> z, std::span<const int> labels, std::size_t classes, double temperature);
+double NegativeLogLikelihood(std::span<const float> z, std::span<const int> labels, std::size_t classes,
+                             double temperature);
 
 // The probability that a row with bad = 0 has a higher confidence than one with bad = 1 (ties count half): how well
 // confidence ranks. .5 when all rows are alike. Source: the Mann-Whitney statistic.

@@ -8,10 +8,14 @@ namespace ganglion::cascade {
 
 std::string_view Name(Reason reason) {
   switch (reason) {
-    case Reason::kNone: return "";
-    case Reason::kDeadline: return "deadline";
-    case Reason::kUnreachable: return "unreachable";
-    case Reason::kFailed: return "failed";
+    case Reason::kNone:
+      return "";
+    case Reason::kDeadline:
+      return "deadline";
+    case Reason::kUnreachable:
+      return "unreachable";
+    case Reason::kFailed:
+      return "failed";
   }
   return "";
 }

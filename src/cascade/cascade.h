@@ -1,9 +1,9 @@
 // A Cascade takes one request up the stages until one may answer it.
 //
 // Intuition: ask the cheapest stage first. It answers with a confidence; at or above the stage's certified threshold
-// that is the answer, below it the request is deferred to the next stage. The top's answer is always accepted. A request
-// ends by its deadline in any case: with the best answer so far, marked degraded, when time or a broken link allows no
-// more.
+// that is the answer, below it the request is deferred to the next stage. The top's answer is always accepted. A
+// request ends by its deadline in any case: with the best answer so far, marked degraded, when time or a broken link
+// allows no more.
 //
 //            below threshold, time left              top answers, or confidence >= threshold
 //   DEFERRED(s) -----------------> DEFERRED(s+1)   DEFERRED(s) ------------------> ANSWERED
@@ -29,8 +29,8 @@ namespace ganglion::cascade {
 
 struct StagePolicy {
   topology::Tier tier = topology::Tier::kDevice;
-  double threshold = 0;      // accept at or above; infinity: never. The last stage's is not looked at.
-  Duration shortest{};       // the least time in which an answer can come: no use to start with less left
+  double threshold = 0;                 // accept at or above; infinity: never. The last stage's is not looked at.
+  Duration shortest{};                  // the least time in which an answer can come: no use to start with less left
   Duration patience = Duration::max();  // after this without an answer the stage counts as unreachable
 };
 

@@ -129,7 +129,8 @@ TEST(CascadeProperty, EveryRequestEndsOnceAndHonestly) {
   for (int trial = 0; trial < 20'000; ++trial) {
     Policy p = FourTiers();
     p.when_late = random.Below(2) == 0 ? WhenLate::kAnswer : WhenLate::kFail;
-    for (auto& s : p.stages) s.threshold = random.Below(5) == 0 ? std::numeric_limits<double>::infinity() : random.Uniform();
+    for (auto& s : p.stages)
+      s.threshold = random.Below(5) == 0 ? std::numeric_limits<double>::infinity() : random.Uniform();
     TimePoint now = kStart;
     const TimePoint deadline = kStart + milliseconds(random.Below(800));
     Cascade c(p, deadline);

@@ -57,7 +57,9 @@ Result<Digest> DigestFromHex(std::string_view hex) {
     good = v >= 0;
     if (good) digest.bytes[i / 2] = static_cast<std::uint8_t>(digest.bytes[i / 2] << 4 | v);
   }
-  if (!good) return InvalidArgument("\"" + std::string(hex.substr(0, 80)) + "\" is no SHA-256; 64 lower-case hexadecimal digits are");
+  if (!good)
+    return InvalidArgument("\"" + std::string(hex.substr(0, 80)) +
+                           "\" is no SHA-256; 64 lower-case hexadecimal digits are");
   return digest;
 }
 

@@ -18,8 +18,8 @@ namespace ganglion::crypto {
 struct Digest {
   std::array<std::uint8_t, 32> bytes{};
 
-  std::string Hex() const;                 // 64 hexadecimal digits
-  std::string Short() const;               // the first 4, for people
+  std::string Hex() const;    // 64 hexadecimal digits
+  std::string Short() const;  // the first 4, for people
   bool operator==(const Digest&) const = default;
 };
 

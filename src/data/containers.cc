@@ -19,7 +19,8 @@ using tensor::Tensor;
 
 Status CheckPixels(std::int64_t width, std::int64_t height) {
   if (width <= 0 || height <= 0 || width > limits::kMaxImagePixels / height) {
-    return ResourceExhausted("image of " + std::to_string(width) + "x" + std::to_string(height) + " pixels, limit " + std::to_string(limits::kMaxImagePixels));
+    return ResourceExhausted("image of " + std::to_string(width) + "x" + std::to_string(height) + " pixels, limit " +
+                             std::to_string(limits::kMaxImagePixels));
   }
   return {};
 }
@@ -27,7 +28,8 @@ Status CheckPixels(std::int64_t width, std::int64_t height) {
 Result<Tensor> ParsePng(std::span<const std::byte> bytes, int channels) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
-  if (png_image_begin_read_from_memory(&image, bytes.data(), bytes.size()) == 0) return InvalidArgument(std::string("PNG: ") + image.message);
+  if (png_image_begin_read_from_memory(&image, bytes.data(), bytes.size()) == 0)
+    return InvalidArgument(std::string("PNG: ") + image.message);
   if (auto s = CheckPixels(image.width, image.height); !s.ok()) {
     png_image_free(&image);
     return s;
@@ -39,7 +41,8 @@ Result<Tensor> ParsePng(std::span<const std::byte> bytes, int channels) {
     return t.status();
   }
   const png_color black{0, 0, 0};  // what transparent pixels lie on
-  if (png_image_finish_read(&image, &black, t->Mutable().bytes.data(), 0, nullptr) == 0) return InvalidArgument(std::string("PNG: ") + image.message);
+  if (png_image_finish_read(&image, &black, t->Mutable().bytes.data(), 0, nullptr) == 0)
+    return InvalidArgument(std::string("PNG: ") + image.message);
   return t;
 }
 
@@ -56,7 +59,8 @@ void JpegFail(j_common_ptr info) {
 }
 
 // libjpeg reports errors by longjmp: no object with a destructor may live in this frame.
-bool DecodeJpeg(const unsigned char* data, unsigned long size, int channels, jpeg_decompress_struct* info, JpegError* error, Tensor* out) {
+bool DecodeJpeg(const unsigned char* data, unsigned long size, int channels, jpeg_decompress_struct* info,
+                JpegError* error, Tensor* out) {
   if (setjmp(error->jump) != 0) return false;
   jpeg_create_decompress(info);
   jpeg_mem_src(info, data, size);
@@ -70,7 +74,8 @@ bool DecodeJpeg(const unsigned char* data, unsigned long size, int channels, jpe
   *out = Tensor::Zeros(DataType::kUint8, {info->output_height, info->output_width, channels}).value();
   auto* row = reinterpret_cast<JSAMPLE*>(out->Mutable().bytes.data());
   while (info->output_scanline < info->output_height) {
-    JSAMPROW rows[1] = {row + static_cast<std::size_t>(info->output_scanline) * info->output_width * static_cast<unsigned>(channels)};
+    JSAMPROW rows[1] = {row + static_cast<std::size_t>(info->output_scanline) * info->output_width *
+                                  static_cast<unsigned>(channels)};
     jpeg_read_scanlines(info, rows, 1);
   }
   jpeg_finish_decompress(info);
@@ -90,7 +95,8 @@ Result<Tensor> ParseJpeg(std::span<const std::byte> bytes, int channels) {
     if (level < 0) ++i->err->num_warnings;
   };
   Tensor out;
-  const bool good = DecodeJpeg(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), channels, &info, &error, &out);
+  const bool good =
+      DecodeJpeg(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), channels, &info, &error, &out);
   jpeg_destroy_decompress(&info);
   if (!good) return InvalidArgument(std::string("JPEG: ") + error.message);
   return out;
@@ -99,9 +105,12 @@ Result<Tensor> ParseJpeg(std::span<const std::byte> bytes, int channels) {
 }  // namespace
 
 Result<Tensor> ParseImage(std::span<const std::byte> bytes, int channels) {
-  if (channels != 1 && channels != 3) return InvalidArgument("an image has 1 or 3 channels, not " + std::to_string(channels));
-  if (bytes.size() >= 8 && png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) == 0) return ParsePng(bytes, channels);
-  if (bytes.size() >= 3 && bytes[0] == std::byte{0xFF} && bytes[1] == std::byte{0xD8}) return ParseJpeg(bytes, channels);
+  if (channels != 1 && channels != 3)
+    return InvalidArgument("an image has 1 or 3 channels, not " + std::to_string(channels));
+  if (bytes.size() >= 8 && png_sig_cmp(reinterpret_cast<png_const_bytep>(bytes.data()), 0, 8) == 0)
+    return ParsePng(bytes, channels);
+  if (bytes.size() >= 3 && bytes[0] == std::byte{0xFF} && bytes[1] == std::byte{0xD8})
+    return ParseJpeg(bytes, channels);
   return InvalidArgument("neither PNG nor JPEG");
 }
 
@@ -144,7 +153,8 @@ Result<std::map<std::string, Tensor>> ParseNpz(std::span<const std::byte> bytes)
       content.resize(have + static_cast<std::size_t>(n > 0 ? n : 0));
       if (n < 0) status = InvalidArgument("npz: \"" + name + "\" is damaged");
       total += static_cast<std::size_t>(n > 0 ? n : 0);
-      if (total > limits::kMaxDataFileBytes) status = ResourceExhausted("npz: more than " + std::to_string(limits::kMaxDataFileBytes) + " bytes");
+      if (total > limits::kMaxDataFileBytes)
+        status = ResourceExhausted("npz: more than " + std::to_string(limits::kMaxDataFileBytes) + " bytes");
       if (n <= 0 || !status.ok()) break;
     }
     zip_fclose(file);

@@ -104,7 +104,11 @@ TEST(Npy, RefusesObjectsFortranOrderAndUnknownVersions) {
     return s + header;
   };
   EXPECT_FALSE(ParseNpy(Bytes(with("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"))).ok());
-  EXPECT_NE(ParseNpy(Bytes(with("{'descr': '<f4', 'fortran_order': True, 'shape': (0,), }"))).status().message().find("Fortran"), std::string::npos);
+  EXPECT_NE(ParseNpy(Bytes(with("{'descr': '<f4', 'fortran_order': True, 'shape': (0,), }")))
+                .status()
+                .message()
+                .find("Fortran"),
+            std::string::npos);
   EXPECT_FALSE(ParseNpy(Bytes(with("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"))).ok());
   EXPECT_FALSE(ParseNpy(Bytes(std::string("\x93NUMPY\x09\x00\x00\x00", 10))).ok());
 }
@@ -115,7 +119,8 @@ std::string Zip(const std::map<std::string, std::string>& entries) {
   zip_source_t* out = zip_source_buffer_create(nullptr, 0, 0, &error);
   zip_source_keep(out);
   zip_t* z = zip_open_from_source(out, ZIP_TRUNCATE, &error);
-  for (const auto& [name, content] : entries) zip_file_add(z, name.c_str(), zip_source_buffer(z, content.data(), content.size(), 0), 0);
+  for (const auto& [name, content] : entries)
+    zip_file_add(z, name.c_str(), zip_source_buffer(z, content.data(), content.size(), 0), 0);
   zip_close(z);
   zip_stat_t stat;
   zip_source_stat(out, &stat);
@@ -238,7 +243,7 @@ TEST_F(Files, BecomeDatasets) {
   const std::array<float, 4> x{1, 2, 3, 4};
   const std::array<long, 2> y{7, 8};
   const auto npz = LoadDataset(Write("d.npz", Zip({{"x.npy", WriteNpy(tensor::Tensor::From<float>({2, 2}, x)->View())},
-                                                  {"y.npy", WriteNpy(tensor::Tensor::From<long>({2}, y)->View())}})),
+                                                   {"y.npy", WriteNpy(tensor::Tensor::From<long>({2}, y)->View())}})),
                                {.begin = 1});
   ASSERT_TRUE(npz.ok()) << npz.status().message();
   EXPECT_EQ(npz->rows(), 1);
@@ -248,11 +253,14 @@ TEST_F(Files, BecomeDatasets) {
 
 TEST_F(Files, ThatAreNoDatasetsSayWhy) {
   EXPECT_NE(LoadDataset(Write("n.csv", "1,nan\n2,3\n")).status().message().find("is no class"), std::string::npos);
-  EXPECT_NE(LoadDataset(Write("i.csv", "a,label\ninf,1\n")).status().message().find("infinity at element 0"), std::string::npos);
+  EXPECT_NE(LoadDataset(Write("i.csv", "a,label\ninf,1\n")).status().message().find("infinity at element 0"),
+            std::string::npos);
   EXPECT_NE(LoadDataset(Write("l.csv", "a,label\n1,1.5\n")).status().message().find("label 1.5"), std::string::npos);
   EXPECT_FALSE(LoadDataset((dir_ / "missing").string()).ok());
   EXPECT_FALSE(LoadDataset(Write("r.csv", "1,1\n"), {.begin = 0, .end = 5}).ok());
-  EXPECT_FALSE(LoadDataset(Write("z.npz", Zip({{"y.npy", WriteNpy(tensor::Tensor::Zeros(DataType::kFp32, {2})->View())}}))).ok());
+  EXPECT_FALSE(
+      LoadDataset(Write("z.npz", Zip({{"y.npy", WriteNpy(tensor::Tensor::Zeros(DataType::kFp32, {2})->View())}})))
+          .ok());
 }
 
 }  // namespace

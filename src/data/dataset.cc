@@ -31,7 +31,8 @@ Result<std::vector<int>> AsLabels(const Tensor& t) {
   labels.reserve(y.As<float>().size());
   for (const float v : y.As<float>()) {
     if (!(v >= 0 && v < static_cast<float>(limits::kMaxClasses)) || v != std::floor(v)) {
-      return InvalidArgument("label " + std::to_string(v) + " of row " + std::to_string(labels.size()) + " is no class; integers from 0 are");
+      return InvalidArgument("label " + std::to_string(v) + " of row " + std::to_string(labels.size()) +
+                             " is no class; integers from 0 are");
     }
     labels.push_back(static_cast<int>(v));
   }
@@ -49,7 +50,8 @@ Result<Raw> LoadRaw(const std::string& path) {
   if (extension == ".npz") {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
     ASSIGN_OR_RETURN(auto arrays, ParseNpz(std::as_bytes(std::span(bytes))));
-    if (!arrays.contains("x")) return InvalidArgument("npz has no array \"x\"; save numpy.savez(file, x=features, y=labels)");
+    if (!arrays.contains("x"))
+      return InvalidArgument("npz has no array \"x\"; save numpy.savez(file, x=features, y=labels)");
     raw.x = std::move(arrays["x"]);
     if (arrays.contains("y")) raw.y = std::move(arrays["y"]);
     return raw;
@@ -71,7 +73,8 @@ Result<Raw> LoadRaw(const std::string& path) {
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t c = 0; c < columns; ++c) (c == label ? y : x).push_back(all[r * columns + c]);
     }
-    ASSIGN_OR_RETURN(raw.x, Tensor::From<float>({static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns - 1)}, x));
+    ASSIGN_OR_RETURN(raw.x,
+                     Tensor::From<float>({static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns - 1)}, x));
     ASSIGN_OR_RETURN(raw.y, Tensor::From<float>({static_cast<std::int64_t>(rows)}, y));
     return raw;
   }
@@ -84,13 +87,15 @@ Result<Dataset> Load(const std::string& path, const LoadOptions& options) {
   ASSIGN_OR_RETURN(const Raw raw, LoadRaw(path));
   if (raw.x.shape().empty() || raw.x.shape()[0] == 0) return InvalidArgument("no rows");
   if (raw.y && (raw.y->shape().size() != 1 || raw.y->shape()[0] != raw.x.shape()[0])) {
-    return InvalidArgument("labels " + tensor::ShapeText(raw.y->shape()) + " do not go with features " + tensor::ShapeText(raw.x.shape()));
+    return InvalidArgument("labels " + tensor::ShapeText(raw.y->shape()) + " do not go with features " +
+                           tensor::ShapeText(raw.x.shape()));
   }
   if (!raw.y && options.want_labels) return InvalidArgument("no labels");
   const std::int64_t rows = raw.x.shape()[0];
   const std::int64_t end = options.end < 0 ? rows : options.end;
   if (options.begin < 0 || options.begin >= end || end > rows) {
-    return InvalidArgument("rows " + std::to_string(options.begin) + ":" + std::to_string(end) + " of a file that has " + std::to_string(rows));
+    return InvalidArgument("rows " + std::to_string(options.begin) + ":" + std::to_string(end) +
+                           " of a file that has " + std::to_string(rows));
   }
   tensor::Shape shape;
   const auto part = tensor::Rows(raw.x.View(), options.begin, end, &shape);
@@ -135,7 +140,8 @@ Result<Dataset> LoadDataset(const std::string& path, const LoadOptions& options)
 
 crypto::Digest DigestOf(const Dataset& dataset) {
   crypto::Sha256Stream stream;
-  const std::string head = "dataset " + tensor::ShapeText(dataset.x.shape()) + " " + std::to_string(dataset.labels.size()) + "\n";
+  const std::string head =
+      "dataset " + tensor::ShapeText(dataset.x.shape()) + " " + std::to_string(dataset.labels.size()) + "\n";
   stream.Add(std::as_bytes(std::span(head)));
   stream.Add(dataset.x.View().bytes);
   stream.Add(std::as_bytes(std::span(dataset.labels)));

@@ -18,12 +18,14 @@ std::string Reason(int error) { return std::strerror(error); }
 
 Result<std::string> ReadFile(const std::filesystem::path& path, std::size_t limit) {
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return InvalidArgument(path.string() + " is a directory, want a file");
+  if (std::filesystem::is_directory(path, ignored))
+    return InvalidArgument(path.string() + " is a directory, want a file");
   errno = 0;
   const gzFile file = gzopen(path.c_str(), "rb");
   if (file == nullptr) {
     const int error = errno;
-    return Status(error == ENOENT ? Code::kNotFound : Code::kUnavailable, "cannot read " + path.string() + ": " + Reason(error != 0 ? error : ENOMEM));
+    return Status(error == ENOENT ? Code::kNotFound : Code::kUnavailable,
+                  "cannot read " + path.string() + ": " + Reason(error != 0 ? error : ENOMEM));
   }
   gzbuffer(file, 1 << 17);
   std::string bytes;

@@ -70,22 +70,38 @@ bool ParseFloat(std::string_view s, float* out) {
 }  // namespace
 
 Result<Tensor> ParseIdx(std::span<const std::byte> bytes) {
-  if (bytes.size() < 4) return InvalidArgument("not an idx file: " + std::to_string(bytes.size()) + " bytes, the header takes at least 4");
+  if (bytes.size() < 4)
+    return InvalidArgument("not an idx file: " + std::to_string(bytes.size()) + " bytes, the header takes at least 4");
   const auto type_code = static_cast<int>(bytes[2]);
   const auto rank = static_cast<std::size_t>(bytes[3]);
   std::optional<DataType> type;
   switch (type_code) {
-    case 0x08: type = DataType::kUint8; break;
-    case 0x09: type = DataType::kInt8; break;
-    case 0x0B: type = DataType::kInt16; break;
-    case 0x0C: type = DataType::kInt32; break;
-    case 0x0D: type = DataType::kFp32; break;
-    case 0x0E: type = DataType::kFp64; break;
-    default: break;
+    case 0x08:
+      type = DataType::kUint8;
+      break;
+    case 0x09:
+      type = DataType::kInt8;
+      break;
+    case 0x0B:
+      type = DataType::kInt16;
+      break;
+    case 0x0C:
+      type = DataType::kInt32;
+      break;
+    case 0x0D:
+      type = DataType::kFp32;
+      break;
+    case 0x0E:
+      type = DataType::kFp64;
+      break;
+    default:
+      break;
   }
-  if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0} || !type) return InvalidArgument("not an idx file: its first four bytes are no idx magic number");
+  if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0} || !type)
+    return InvalidArgument("not an idx file: its first four bytes are no idx magic number");
   if (rank == 0 || rank > static_cast<std::size_t>(limits::kMaxTensorRank)) {
-    return InvalidArgument("idx file claims " + std::to_string(rank) + " dimensions, 1 to " + std::to_string(limits::kMaxTensorRank) + " are possible");
+    return InvalidArgument("idx file claims " + std::to_string(rank) + " dimensions, 1 to " +
+                           std::to_string(limits::kMaxTensorRank) + " are possible");
   }
   if (bytes.size() < 4 + 4 * rank) return InvalidArgument("idx file is cut short inside its header");
   tensor::Shape shape;
@@ -95,8 +111,9 @@ Result<Tensor> ParseIdx(std::span<const std::byte> bytes) {
   const std::size_t element = tensor::SizeOf(*type);
   const std::size_t want = static_cast<std::size_t>(count) * element;
   if (body.size() != want) {
-    return InvalidArgument("idx file of shape " + tensor::ShapeText(shape) + " holds " + std::to_string(want) + " bytes of numbers, this one has " +
-                           std::to_string(body.size()) + (body.size() < want ? "; it is cut short" : ""));
+    return InvalidArgument("idx file of shape " + tensor::ShapeText(shape) + " holds " + std::to_string(want) +
+                           " bytes of numbers, this one has " + std::to_string(body.size()) +
+                           (body.size() < want ? "; it is cut short" : ""));
   }
   ASSIGN_OR_RETURN(Tensor t, Tensor::FromBytes(*type, std::move(shape), body));
   if (element > 1) {  // numbers are big-endian
@@ -132,12 +149,14 @@ Result<Table> ParseCsv(std::string_view text) {
       }
     }
     if (fields.size() != columns) {
-      return InvalidArgument("line " + std::to_string(line_number) + " has " + std::to_string(fields.size()) + " fields, the first has " + std::to_string(columns));
+      return InvalidArgument("line " + std::to_string(line_number) + " has " + std::to_string(fields.size()) +
+                             " fields, the first has " + std::to_string(columns));
     }
     for (std::size_t i = 0; i < columns; ++i) {
       float v = 0;
       if (!ParseFloat(fields[i], &v)) {
-        return InvalidArgument("line " + std::to_string(line_number) + " field " + std::to_string(i + 1) + " \"" + fields[i].substr(0, 40) + "\" is no number");
+        return InvalidArgument("line " + std::to_string(line_number) + " field " + std::to_string(i + 1) + " \"" +
+                               fields[i].substr(0, 40) + "\" is no number");
       }
       values.push_back(v);
     }
@@ -166,14 +185,16 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
     return at == std::string::npos ? std::string_view() : Trim(std::string_view(header).substr(at + 1));
   };
   const std::string_view descr = value_of("descr");
-  if (descr.size() < 5 || descr.front() != '\'') return refuse("no simple dtype in its header (structured arrays are not supported)");
+  if (descr.size() < 5 || descr.front() != '\'')
+    return refuse("no simple dtype in its header (structured arrays are not supported)");
   const std::string dtype(descr.substr(1, descr.find('\'', 1) - 1));
   static const std::map<std::string, DataType> kTypes{
-      {"|b1", DataType::kBool},   {"|u1", DataType::kUint8},  {"|i1", DataType::kInt8},   {"<u2", DataType::kUint16}, {"<i2", DataType::kInt16},
-      {"<u4", DataType::kUint32}, {"<i4", DataType::kInt32},  {"<u8", DataType::kUint64}, {"<i8", DataType::kInt64},  {"<f2", DataType::kFp16},
-      {"<f4", DataType::kFp32},   {"<f8", DataType::kFp64}};
+      {"|b1", DataType::kBool},  {"|u1", DataType::kUint8},  {"|i1", DataType::kInt8},  {"<u2", DataType::kUint16},
+      {"<i2", DataType::kInt16}, {"<u4", DataType::kUint32}, {"<i4", DataType::kInt32}, {"<u8", DataType::kUint64},
+      {"<i8", DataType::kInt64}, {"<f2", DataType::kFp16},   {"<f4", DataType::kFp32},  {"<f8", DataType::kFp64}};
   const auto type = kTypes.find(dtype);
-  if (type == kTypes.end()) return refuse("dtype \"" + dtype.substr(0, 20) + "\" is not supported; convert with astype");
+  if (type == kTypes.end())
+    return refuse("dtype \"" + dtype.substr(0, 20) + "\" is not supported; convert with astype");
   if (value_of("fortran_order").rfind("False", 0) != 0) return refuse("Fortran order; save numpy.ascontiguousarray(x)");
   const std::string_view dims = value_of("shape");
   if (dims.empty() || dims.front() != '(') return refuse("no shape in its header");
@@ -187,7 +208,8 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
     }
     std::int64_t d = 0;
     const auto [next, error] = std::from_chars(p, end, d);
-    if (error != std::errc() || shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank)) return refuse("bad shape in its header");
+    if (error != std::errc() || shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank))
+      return refuse("bad shape in its header");
     shape.push_back(d);
     p = next;
   }
@@ -198,9 +220,9 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
 
 std::string WriteNpy(const tensor::View& view) {
   static const std::map<DataType, std::string> kNames{
-      {DataType::kBool, "|b1"},   {DataType::kUint8, "|u1"},  {DataType::kInt8, "|i1"},   {DataType::kUint16, "<u2"}, {DataType::kInt16, "<i2"},
-      {DataType::kUint32, "<u4"}, {DataType::kInt32, "<i4"},  {DataType::kUint64, "<u8"}, {DataType::kInt64, "<i8"},  {DataType::kFp16, "<f2"},
-      {DataType::kFp32, "<f4"},   {DataType::kFp64, "<f8"}};
+      {DataType::kBool, "|b1"},  {DataType::kUint8, "|u1"},  {DataType::kInt8, "|i1"},  {DataType::kUint16, "<u2"},
+      {DataType::kInt16, "<i2"}, {DataType::kUint32, "<u4"}, {DataType::kInt32, "<i4"}, {DataType::kUint64, "<u8"},
+      {DataType::kInt64, "<i8"}, {DataType::kFp16, "<f2"},   {DataType::kFp32, "<f4"},  {DataType::kFp64, "<f8"}};
   const auto name = kNames.find(view.type);
   GANGLION_CHECK(name != kNames.end());
   std::string header = "{'descr': '" + name->second + "', 'fortran_order': False, 'shape': (";
@@ -220,17 +242,36 @@ Result<Tensor> ToFp32(const Tensor& t) {
   ASSIGN_OR_RETURN(Tensor out, Tensor::Zeros(DataType::kFp32, t.shape()));
   const auto to = out.As<float>();
   switch (t.type()) {
-    case DataType::kFp32: return t;
-    case DataType::kFp64: Widen<double>(t, to); break;
+    case DataType::kFp32:
+      return t;
+    case DataType::kFp64:
+      Widen<double>(t, to);
+      break;
     case DataType::kBool:
-    case DataType::kUint8: Widen<std::uint8_t>(t, to); break;
-    case DataType::kInt8: Widen<std::int8_t>(t, to); break;
-    case DataType::kUint16: Widen<std::uint16_t>(t, to); break;
-    case DataType::kInt16: Widen<std::int16_t>(t, to); break;
-    case DataType::kUint32: Widen<std::uint32_t>(t, to); break;
-    case DataType::kInt32: Widen<std::int32_t>(t, to); break;
-    case DataType::kUint64: Widen<std::uint64_t>(t, to); break;
-    case DataType::kInt64: Widen<std::int64_t>(t, to); break;
+    case DataType::kUint8:
+      Widen<std::uint8_t>(t, to);
+      break;
+    case DataType::kInt8:
+      Widen<std::int8_t>(t, to);
+      break;
+    case DataType::kUint16:
+      Widen<std::uint16_t>(t, to);
+      break;
+    case DataType::kInt16:
+      Widen<std::int16_t>(t, to);
+      break;
+    case DataType::kUint32:
+      Widen<std::uint32_t>(t, to);
+      break;
+    case DataType::kInt32:
+      Widen<std::int32_t>(t, to);
+      break;
+    case DataType::kUint64:
+      Widen<std::uint64_t>(t, to);
+      break;
+    case DataType::kInt64:
+      Widen<std::int64_t>(t, to);
+      break;
     case DataType::kFp16: {
       const auto* p = reinterpret_cast<const std::uint16_t*>(t.View().bytes.data());
       for (std::size_t i = 0; i < to.size(); ++i) to[i] = HalfToFloat(p[i]);
@@ -244,7 +285,8 @@ Result<Tensor> ToFp32(const Tensor& t) {
       }
       break;
     }
-    case DataType::kBytes: return InvalidArgument("BYTES are no numbers");
+    case DataType::kBytes:
+      return InvalidArgument("BYTES are no numbers");
   }
   return out;
 }

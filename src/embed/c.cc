@@ -18,7 +18,8 @@ void CopyText(const std::string& text, char* out, size_t size) {
 
 }  // namespace
 
-ganglion_decider* ganglion_open(const char* directory, const char* highest_tier, int64_t deadline_ns, char* error, size_t error_size) {
+ganglion_decider* ganglion_open(const char* directory, const char* highest_tier, int64_t deadline_ns, char* error,
+                                size_t error_size) {
   CopyText("", error, error_size);
   std::string message;
   ganglion::DeciderOptions options;
@@ -32,7 +33,8 @@ ganglion_decider* ganglion_open(const char* directory, const char* highest_tier,
   return new ganglion_decider{std::move(decider)};
 }
 
-int ganglion_decide(const ganglion_decider* decider, const float* input, size_t count, ganglion_answer* answer, char* error, size_t error_size) {
+int ganglion_decide(const ganglion_decider* decider, const float* input, size_t count, ganglion_answer* answer,
+                    char* error, size_t error_size) {
   if (decider == nullptr || answer == nullptr || (input == nullptr && count > 0)) {
     CopyText("a pointer is NULL", error, error_size);
     return 0;
@@ -44,11 +46,19 @@ int ganglion_decide(const ganglion_decider* decider, const float* input, size_t 
     return 0;
   }
   // tier and reason point at constants of the library, which end in '\0'.
-  *answer = {static_cast<ganglion_kind>(a.kind), a.label, a.confidence, a.stage, a.tier.data(), a.reason.data(), a.took.count()};
+  *answer = {static_cast<ganglion_kind>(a.kind),
+             a.label,
+             a.confidence,
+             a.stage,
+             a.tier.data(),
+             a.reason.data(),
+             a.took.count()};
   return 1;
 }
 
-size_t ganglion_input_size(const ganglion_decider* decider) { return decider == nullptr ? 0 : decider->decider->input_size(); }
+size_t ganglion_input_size(const ganglion_decider* decider) {
+  return decider == nullptr ? 0 : decider->decider->input_size();
+}
 
 void ganglion_label_text(const ganglion_decider* decider, int label, char* text, size_t size) {
   CopyText(decider == nullptr ? "" : decider->decider->LabelText(label), text, size);

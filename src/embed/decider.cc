@@ -26,10 +26,12 @@ bool Refuse(const Status& status, std::string* error) {
 Decider::Decider(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Decider::~Decider() = default;
 
-std::unique_ptr<Decider> Decider::Open(const std::string& directory, const DeciderOptions& options, std::string* error) {
+std::unique_ptr<Decider> Decider::Open(const std::string& directory, const DeciderOptions& options,
+                                       std::string* error) {
   const auto open = [&]() -> Result<std::unique_ptr<Impl>> {
     const auto tier = topology::TierFromName(options.highest_tier);
-    if (!tier) return InvalidArgument("\"" + options.highest_tier + "\" is no tier; one of device, edge, region, global");
+    if (!tier)
+      return InvalidArgument("\"" + options.highest_tier + "\" is no tier; one of device, edge, region, global");
     ASSIGN_OR_RETURN(auto engine, runtime::Engine::Create());
     auto impl = std::make_unique<Impl>();
     ASSIGN_OR_RETURN(impl->decision, node::Decision::Open(engine, directory, {.highest_tier = tier}));
@@ -39,7 +41,8 @@ std::unique_ptr<Decider> Decider::Open(const std::string& directory, const Decid
     shape[0] = 1;
     const auto count = tensor::ElementCount(shape);
     if (count.ok()) impl->row_size = static_cast<std::size_t>(*count);
-    if (count.ok() && config.inputs.size() == 1 && config.inputs[0].type == tensor::DataType::kFp32) impl->row_shape = shape;
+    if (count.ok() && config.inputs.size() == 1 && config.inputs[0].type == tensor::DataType::kFp32)
+      impl->row_shape = shape;
     return impl;
   };
   auto impl = open();
@@ -68,9 +71,12 @@ bool Finish(const Result<node::Decided>& decided, Answer* answer, std::string* e
 
 bool Decider::Decide(std::span<const float> input, Answer* answer, std::string* error) const {
   const Impl& d = *impl_;
-  if (!d.row_shape) return Refuse(InvalidArgument("this decision does not take one FP32 input of fixed size; pass TensorRefs"), error);
+  if (!d.row_shape)
+    return Refuse(InvalidArgument("this decision does not take one FP32 input of fixed size; pass TensorRefs"), error);
   if (input.size() != d.row_size) {
-    return Refuse(InvalidArgument("input has " + std::to_string(input.size()) + " numbers, want " + std::to_string(d.row_size)), error);
+    return Refuse(
+        InvalidArgument("input has " + std::to_string(input.size()) + " numbers, want " + std::to_string(d.row_size)),
+        error);
   }
   const tensor::View view{tensor::DataType::kFp32, *d.row_shape, std::as_bytes(input)};
   return Finish(d.decision->Decide({&view, 1}, d.clock, d.clock.Now() + d.deadline), answer, error);
@@ -81,11 +87,15 @@ bool Decider::Decide(std::span<const TensorRef> inputs, Answer* answer, std::str
   std::vector<tensor::View> views;
   for (const TensorRef& t : inputs) {
     const auto type = tensor::DataTypeFromName(t.datatype);
-    if (!type) return Refuse(InvalidArgument("\"" + std::string(t.datatype) + "\" is no datatype; FP32 for example is"), error);
+    if (!type)
+      return Refuse(InvalidArgument("\"" + std::string(t.datatype) + "\" is no datatype; FP32 for example is"), error);
     const auto count = tensor::ElementCount(t.shape);
     if (!count.ok()) return Refuse(count.status(), error);
-    if (*type == tensor::DataType::kBytes || t.bytes.size() != static_cast<std::size_t>(*count) * tensor::SizeOf(*type)) {
-      return Refuse(InvalidArgument(std::string(t.datatype) + tensor::ShapeText(t.shape) + " does not take " + std::to_string(t.bytes.size()) + " bytes"), error);
+    if (*type == tensor::DataType::kBytes ||
+        t.bytes.size() != static_cast<std::size_t>(*count) * tensor::SizeOf(*type)) {
+      return Refuse(InvalidArgument(std::string(t.datatype) + tensor::ShapeText(t.shape) + " does not take " +
+                                    std::to_string(t.bytes.size()) + " bytes"),
+                    error);
     }
     views.push_back({*type, t.shape, t.bytes});
   }

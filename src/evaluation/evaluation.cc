@@ -18,8 +18,8 @@ using topology::Tier;
 struct World {
   const node::Decision& decision;
   const topology::Topology& topology;
-  std::span<const int> truth;                     // labels, or the top's answers
-  std::vector<std::vector<Judgement>> judgements;  // [stage][row]
+  std::span<const int> truth;                                   // labels, or the top's answers
+  std::vector<std::vector<Judgement>> judgements;               // [stage][row]
   std::vector<std::array<double, topology::kTierCount>> draws;  // [row][tier], where in the range the round trip lies
   double request_bytes = 0;
 
@@ -42,7 +42,8 @@ double EncodedBytes(const node::DecisionConfig& config) {
 }
 
 // The policy of some stages of the decision, as the links of the topology allow them.
-cascade::Policy MakePolicy(const World& w, const std::vector<std::size_t>& stages, const calibration::Thresholds& thresholds) {
+cascade::Policy MakePolicy(const World& w, const std::vector<std::size_t>& stages,
+                           const calibration::Thresholds& thresholds) {
   cascade::Policy policy;
   policy.when_late = w.decision.config().when_late;
   for (std::size_t i = 0; i < stages.size(); ++i) {
@@ -60,7 +61,8 @@ cascade::Policy MakePolicy(const World& w, const std::vector<std::size_t>& stage
 
 // One request through the production state machine, on a virtual clock that starts at zero. `down`: the tier whose link
 // swallows everything, if any.
-Outcome RunRequest(const World& w, const cascade::Policy& policy, const std::vector<std::size_t>& stages, std::size_t row, std::optional<Tier> down) {
+Outcome RunRequest(const World& w, const cascade::Policy& policy, const std::vector<std::size_t>& stages,
+                   std::size_t row, std::optional<Tier> down) {
   const TimePoint start{};
   TimePoint now = start;
   cascade::Cascade cascade(policy, start + w.decision.config().deadline);
@@ -105,8 +107,8 @@ Outcome RunRequest(const World& w, const cascade::Policy& policy, const std::vec
   return out;
 }
 
-std::vector<Outcome> RunAll(const World& w, const std::vector<std::size_t>& stages, const calibration::Thresholds& thresholds,
-                            std::optional<Tier> outage_tier = std::nullopt) {
+std::vector<Outcome> RunAll(const World& w, const std::vector<std::size_t>& stages,
+                            const calibration::Thresholds& thresholds, std::optional<Tier> outage_tier = std::nullopt) {
   const auto policy = MakePolicy(w, stages, thresholds);
   std::vector<Outcome> outcomes;
   outcomes.reserve(w.rows());
@@ -121,14 +123,18 @@ std::vector<Outcome> RunAll(const World& w, const std::vector<std::size_t>& stag
 bool Breaks(const World& w, calibration::PromiseKind kind, int label, std::size_t row) {
   const int top = w.judgements[w.top()][row].label;
   switch (kind) {
-    case calibration::PromiseKind::kLoss: return label != w.truth[row] && top == w.truth[row];
-    case calibration::PromiseKind::kError: return label != w.truth[row];
-    case calibration::PromiseKind::kDisagreement: return label != top;
+    case calibration::PromiseKind::kLoss:
+      return label != w.truth[row] && top == w.truth[row];
+    case calibration::PromiseKind::kError:
+      return label != w.truth[row];
+    case calibration::PromiseKind::kDisagreement:
+      return label != top;
   }
   return false;
 }
 
-Way Summarise(const World& w, const std::string& name, const std::vector<Outcome>& outcomes, calibration::PromiseKind kind) {
+Way Summarise(const World& w, const std::string& name, const std::vector<Outcome>& outcomes,
+              calibration::PromiseKind kind) {
   Way way;
   way.name = name;
   std::vector<double> latency;
@@ -164,7 +170,8 @@ Way Summarise(const World& w, const std::string& name, const std::vector<Outcome
 
 }  // namespace
 
-Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::Stage::Scores>& scores, std::span<const int> labels, const Options& options) {
+Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::Stage::Scores>& scores,
+                        std::span<const int> labels, const Options& options) {
   const auto& config = decision.config();
   const auto& lock = decision.lock();
   GANGLION_CHECK(scores.size() == config.stages.size());
@@ -174,8 +181,9 @@ Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::
   for (std::size_t s = 0; s < scores.size(); ++s) {
     std::vector<Judgement> judgements;
     for (std::size_t r = 0; r < rows; ++r) {
-      judgements.push_back(decision.Judge(s, std::span(scores[s].z).subspan(r * k, k),
-                                          scores[s].confidence.empty() ? std::nullopt : std::optional(scores[s].confidence[r])));
+      judgements.push_back(
+          decision.Judge(s, std::span(scores[s].z).subspan(r * k, k),
+                         scores[s].confidence.empty() ? std::nullopt : std::optional(scores[s].confidence[r])));
     }
     w.judgements.push_back(std::move(judgements));
   }
@@ -183,7 +191,8 @@ Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::
   for (const auto& j : w.judgements.back()) top_answers.push_back(j.label);
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] < 0 || static_cast<std::size_t>(labels[i]) >= k) {
-      return InvalidArgument("label " + std::to_string(labels[i]) + " of row " + std::to_string(i) + " is out of range; the models have " + std::to_string(k) + " classes");
+      return InvalidArgument("label " + std::to_string(labels[i]) + " of row " + std::to_string(i) +
+                             " is out of range; the models have " + std::to_string(k) + " classes");
     }
   }
   w.truth = labels.empty() ? std::span<const int>(top_answers) : labels;

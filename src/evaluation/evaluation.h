@@ -48,9 +48,9 @@ struct Way {
   std::string name;
   std::int64_t answered = 0;
   std::int64_t degraded = 0;
-  std::int64_t lost = 0;  // no answer by the deadline
-  double accuracy = 0;    // of all rows; without labels, agreement with the top
-  double risk = 0;        // the promise's own measure; see PromiseKind
+  std::int64_t lost = 0;    // no answer by the deadline
+  double accuracy = 0;      // of all rows; without labels, agreement with the top
+  double risk = 0;          // the promise's own measure; see PromiseKind
   std::int64_t broken = 0;  // risk = broken / trials
   std::int64_t trials = 0;
   stats::Summary latency_ms;
@@ -91,10 +91,10 @@ struct Report {
   double below_region = 0;  // share decided by tiers below region
   std::vector<TierReport> tiers;
   Way cascade, cloud, device, plug_in;
-  // The probability of so many breaches or more if the risk were just the limit: small where these rows are not like the
-  // calibration rows (or the certificate is one of the delta that fail).
+  // The probability of so many breaches or more if the risk were just the limit: small where these rows are not like
+  // the calibration rows (or the certificate is one of the delta that fail).
   double breach_p_value = 1;
-  Way outage, outage_cloud;            // all rows, with the link down in the middle third
+  Way outage, outage_cloud;  // all rows, with the link down in the middle third
   std::int64_t outage_rows = 0;
   std::vector<CurvePoint> curve;
   double chosen_coverage = 0;
@@ -104,7 +104,7 @@ struct Report {
 };
 
 // `scores` are Decision::ScoreAll of the rows; `labels` may be empty. Refuses labels out of range.
-Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::Stage::Scores>& scores, std::span<const int> labels,
-                        const Options& options);
+Result<Report> Evaluate(const node::Decision& decision, const std::vector<node::Stage::Scores>& scores,
+                        std::span<const int> labels, const Options& options);
 
 }  // namespace ganglion::evaluation

@@ -23,12 +23,14 @@ Json WayJson(const Way& w, const Way& cloud, std::int64_t rows) {
   j["lost"] = w.lost;
   j["accuracy"] = w.accuracy;
   j["risk"] = w.risk;
-  j["latency_ms"] = {{"mean", w.latency_ms.mean}, {"p50", w.latency_ms.p50}, {"p99", w.latency_ms.p99}, {"max", w.latency_ms.max}};
+  j["latency_ms"] = {
+      {"mean", w.latency_ms.mean}, {"p50", w.latency_ms.p50}, {"p99", w.latency_ms.p99}, {"max", w.latency_ms.max}};
   j["uplink_bytes"] = w.uplink_bytes;
   j["hop_bytes"] = w.hop_bytes;
   j["cost_per_request"] = w.cost / n;
   const Ratios r = AgainstCloud(w, cloud);
-  j["cloud_over_this"] = {{"latency", r.latency}, {"uplink_bytes", r.uplink_bytes}, {"hop_bytes", r.hop_bytes}, {"cost", r.cost}};
+  j["cloud_over_this"] = {
+      {"latency", r.latency}, {"uplink_bytes", r.uplink_bytes}, {"hop_bytes", r.hop_bytes}, {"cost", r.cost}};
   j["accuracy_minus_cloud"] = r.accuracy_difference;
   return j;
 }
@@ -36,8 +38,8 @@ Json WayJson(const Way& w, const Way& cloud, std::int64_t rows) {
 }  // namespace
 
 Ratios AgainstCloud(const Way& way, const Way& cloud) {
-  return {Ratio(cloud.latency_ms.mean, way.latency_ms.mean), Ratio(cloud.uplink_bytes, way.uplink_bytes), Ratio(cloud.hop_bytes, way.hop_bytes),
-          Ratio(cloud.cost, way.cost), way.accuracy - cloud.accuracy};
+  return {Ratio(cloud.latency_ms.mean, way.latency_ms.mean), Ratio(cloud.uplink_bytes, way.uplink_bytes),
+          Ratio(cloud.hop_bytes, way.hop_bytes), Ratio(cloud.cost, way.cost), way.accuracy - cloud.accuracy};
 }
 
 std::string ToJson(const Report& r) {
@@ -72,7 +74,9 @@ std::string ToJson(const Report& r) {
   j["cloud"] = WayJson(r.cloud, r.cloud, r.rows);
   j["device"] = WayJson(r.device, r.cloud, r.rows);
   j["plug_in"] = WayJson(r.plug_in, r.cloud, r.rows);
-  j["outage"] = {{"rows_with_link_down", r.outage_rows}, {"cascade", WayJson(r.outage, r.outage_cloud, r.rows)}, {"cloud", WayJson(r.outage_cloud, r.outage_cloud, r.rows)}};
+  j["outage"] = {{"rows_with_link_down", r.outage_rows},
+                 {"cascade", WayJson(r.outage, r.outage_cloud, r.rows)},
+                 {"cloud", WayJson(r.outage_cloud, r.outage_cloud, r.rows)}};
   j["curve"] = Json::array();
   for (const auto& p : r.curve) j["curve"].push_back({{"coverage", p.coverage}, {"risk", p.risk}, {"bound", p.bound}});
   return wire::WriteJson(j);

@@ -33,7 +33,9 @@ std::string Head(const onnx::GraphProto& g, Loss loss, int* nodes_used) {
   for (int i = 0; i < g.node_size(); ++i) {
     const auto& n = g.node(i);
     const bool softmax = n.op_type() == "Softmax" || n.op_type() == "LogSoftmax";
-    if (softmax && n.output_size() > 0 && n.input_size() > 0 && n.output(0) == out && graph::IntAttribute(n, "axis", -1) != 0) return n.input(0);
+    if (softmax && n.output_size() > 0 && n.input_size() > 0 && n.output(0) == out &&
+        graph::IntAttribute(n, "axis", -1) != 0)
+      return n.input(0);
   }
   return out;
 }
@@ -71,7 +73,8 @@ LossNodes AppendLoss(GraphBuilder& g, Loss loss, const std::string& head, std::i
   };
   if (loss == Loss::kSquaredError) {
     const std::string error = g.Node("Sub", {head, "target"});
-    const std::string mean = g.Node("ReduceMean", {g.Node("Mul", {error, error})}, {{"axes", std::vector<std::int64_t>{1}}});
+    const std::string mean =
+        g.Node("ReduceMean", {g.Node("Mul", {error, error})}, {{"axes", std::vector<std::int64_t>{1}}});
     const std::string scale = g.Node("Mul", {w, g.Scalar("two_over_k", 2.f / static_cast<float>(classes))});
     return {total(mean), g.Node("Mul", {error, scale})};
   }
@@ -89,7 +92,8 @@ LossNodes AppendLoss(GraphBuilder& g, Loss loss, const std::string& head, std::i
   const std::string d = g.Node("Mul", {p, w});
   // d = w (p - onehot(t)): -w is added at the true class; a class out of range is the runtime's error.
   const std::string minus = g.Node("Neg", {w});
-  const std::string scattered = g.Node("ScatterElements", {d, index, minus}, {{"axis", std::int64_t{1}}, {"reduction", std::string("add")}});
+  const std::string scattered =
+      g.Node("ScatterElements", {d, index, minus}, {{"axis", std::int64_t{1}}, {"reduction", std::string("add")}});
   return {total(g.Node("Neg", {picked})), scattered};
 }
 
@@ -110,11 +114,13 @@ std::vector<std::string> SupportedOperators() {
   return names;
 }
 
-Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const Options& options, onnx::ModelProto* step) {
+Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const Options& options,
+                                           onnx::ModelProto* step) {
   RETURN_IF_ERROR(graph::Validate(model));
   const auto opset = graph::OpsetVersion(model);
   if (opset < 13 || opset > graph::kOpset) {
-    return Unimplemented("the model is of operator set " + std::to_string(opset) + ", training takes 13 to 17; convert it, or export it again");
+    return Unimplemented("the model is of operator set " + std::to_string(opset) +
+                         ", training takes 13 to 17; convert it, or export it again");
   }
   const onnx::GraphProto& g = model.graph();
   int used = 0;
@@ -125,7 +131,8 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   std::string missing;
   for (const int i : forward) {
     const auto& n = g.node(i);
-    if (n.output_size() == 0 || n.output(0).empty()) return InvalidArgument(graph::Describe(n, i) + " has no first output");
+    if (n.output_size() == 0 || n.output(0).empty())
+      return InvalidArgument(graph::Describe(n, i) + " has no first output");
     if (n.op_type() != "Constant" && (FindRule(n.op_type()) == nullptr || !n.domain().empty())) {
       missing += (missing.empty() ? "" : ", ") + graph::Describe(n, i);
     }
@@ -145,7 +152,9 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   std::unordered_set<std::string> reserved{"target", "weight", "loss"};
   ASSIGN_OR_RETURN(const auto inputs, graph::InputSpecs(model));
   for (const auto& spec : inputs) {
-    if (reserved.contains(spec.name)) return InvalidArgument("the model's input \"" + spec.name + "\" has the name of an input that training adds; rename it");
+    if (reserved.contains(spec.name))
+      return InvalidArgument("the model's input \"" + spec.name +
+                             "\" has the name of an input that training adds; rename it");
     shapes.shape[spec.name] = spec.shape;
   }
   const std::set<std::string> frozen(options.frozen.begin(), options.frozen.end());
@@ -170,7 +179,9 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   for (const auto& name : frozen) {
     if (!shapes.shape.contains(name)) return InvalidArgument("frozen parameter \"" + name + "\" is not in the model");
   }
-  if (segments.empty()) return FailedPrecondition("the model has no trainable parameters (FP32 initializers of rank >= 1 that are not frozen)");
+  if (segments.empty())
+    return FailedPrecondition(
+        "the model has no trainable parameters (FP32 initializers of rank >= 1 that are not frozen)");
   for (const int i : forward) {
     const auto& n = g.node(i);
     if (n.op_type() == "Constant") {
@@ -183,8 +194,11 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
       const Rule& rule = *FindRule(n.op_type());
       for (int in = 0; in < std::max(rule.inputs, n.input_size()); ++in) {
         const bool given = in < n.input_size() && !n.input(in).empty();
-        if (in < rule.inputs && !given) return InvalidArgument(graph::Describe(n, i) + " has " + std::to_string(n.input_size()) + " inputs, needs " + std::to_string(rule.inputs));
-        if (given && !shapes.shape.contains(n.input(in))) return Unimplemented(graph::Describe(n, i) + " reads \"" + n.input(in) + "\", whose shape is not known");
+        if (in < rule.inputs && !given)
+          return InvalidArgument(graph::Describe(n, i) + " has " + std::to_string(n.input_size()) + " inputs, needs " +
+                                 std::to_string(rule.inputs));
+        if (given && !shapes.shape.contains(n.input(in)))
+          return Unimplemented(graph::Describe(n, i) + " reads \"" + n.input(in) + "\", whose shape is not known");
       }
       auto shape = rule.infer(n, shapes);
       if (!shape.ok()) return shape.status().Within(graph::Describe(n, i));
@@ -197,7 +211,8 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   }
   const Shape head_shape = shapes.shape.at(head);
   if (head_shape.size() != 2 || head_shape[1] < 1) {
-    return InvalidArgument("the loss takes an output of shape [rows, K], \"" + head + "\" is " + tensor::ShapeText(head_shape));
+    return InvalidArgument("the loss takes an output of shape [rows, K], \"" + head + "\" is " +
+                           tensor::ShapeText(head_shape));
   }
 
   // The step's inputs, the loss, and then backwards.

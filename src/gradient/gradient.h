@@ -64,7 +64,8 @@ struct Segment {
 };
 
 // Writes the step model and returns its parameters in the order of the model's initializers.
-Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const Options& options, onnx::ModelProto* step);
+Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const Options& options,
+                                           onnx::ModelProto* step);
 
 // "Add Div Flatten Gemm ...": what has a rule.
 std::vector<std::string> SupportedOperators();

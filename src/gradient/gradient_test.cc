@@ -41,7 +41,8 @@ struct Feed {
 std::map<std::string, Tensor> RunStep(const onnx::ModelProto& step, const std::vector<Feed>& feeds) {
   const auto model = model::Model::FromBytes("step.onnx", graph::Serialize(step));
   EXPECT_TRUE(model.ok()) << model.status().message();
-  const auto session = runtime::Session::Create(SharedEngine(), *model, {.optimise = runtime::SessionOptions::Optimise::kBasic});
+  const auto session =
+      runtime::Session::Create(SharedEngine(), *model, {.optimise = runtime::SessionOptions::Optimise::kBasic});
   EXPECT_TRUE(session.ok()) << session.status().message();
   if (!session.ok()) return {};
   std::vector<tensor::View> inputs;
@@ -72,9 +73,15 @@ double ReferenceLoss(Loss loss, const Array& y, const std::vector<Feed>& feeds) 
     double l = 0;
     for (std::size_t j = 0; j < k; ++j) {
       switch (loss) {
-        case Loss::kSoftmaxCrossEntropy: l -= target.v[r] == static_cast<double>(j) ? log_p.v[r * k + j] : 0; break;
-        case Loss::kSoftmaxCrossEntropyDense: l -= target.v[r * k + j] * log_p.v[r * k + j]; break;
-        case Loss::kSquaredError: l += std::pow(y.v[r * k + j] - target.v[r * k + j], 2) / static_cast<double>(k); break;
+        case Loss::kSoftmaxCrossEntropy:
+          l -= target.v[r] == static_cast<double>(j) ? log_p.v[r * k + j] : 0;
+          break;
+        case Loss::kSoftmaxCrossEntropyDense:
+          l -= target.v[r * k + j] * log_p.v[r * k + j];
+          break;
+        case Loss::kSquaredError:
+          l += std::pow(y.v[r * k + j] - target.v[r * k + j], 2) / static_cast<double>(k);
+          break;
       }
     }
     total += weight.v[r] * l;
@@ -100,7 +107,8 @@ void ExpectCentralDifferences(const onnx::ModelProto& model, Loss loss, const st
     Array y = v.at(model.graph().output(0).name());
     // The loss is defined on logits; a model that ends in Softmax is taken at log p, which gives the same loss.
     const auto& last = model.graph().node(model.graph().node_size() - 1);
-    if (last.op_type() == "Softmax" && loss != Loss::kSquaredError) y = reference::Map(y, [](double x) { return std::log(x); });
+    if (last.op_type() == "Softmax" && loss != Loss::kSquaredError)
+      y = reference::Map(y, [](double x) { return std::log(x); });
     return ReferenceLoss(loss, y, feeds);
   };
   auto out = RunStep(step, all);
@@ -156,7 +164,8 @@ TEST_P(EveryRule, MatchesCentralDifferencesInDoublePrecision) {
   const std::string flat = g.Node("Reshape", {y, g.Ints("flat", {1, -1})});
   const std::string rows = g.Node("Add", {g.Node("Mul", {"x", g.Scalar("zero", 0)}), flat});  // [rows, K]
   Values values;
-  for (const auto& t : model.graph().initializer()) values[t.name()] = reference::FromTensor(graph::ToTensor(t).value());
+  for (const auto& t : model.graph().initializer())
+    values[t.name()] = reference::FromTensor(graph::ToTensor(t).value());
   values["x"] = {{2, 1}, {0, 0}};
   reference::Evaluate(model.graph(), values);
   const std::int64_t k = values.at(rows).shape[1];
@@ -217,17 +226,20 @@ const std::vector<Case> kCases{
     {"Transpose", "Transpose", {{2, 3}}},
     {"TransposePerm", "Transpose", {{2, 3, 4}}, {{"perm", std::vector<std::int64_t>{2, 0, 1}}}},
 };
-INSTANTIATE_TEST_SUITE_P(Gradient, EveryRule, ::testing::ValuesIn(kCases), [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Gradient, EveryRule, ::testing::ValuesIn(kCases),
+                         [](const auto& test) { return test.param.name; });
 
 TEST(Rules, HaveACaseEach) {
   for (const auto& op : SupportedOperators()) {
-    EXPECT_TRUE(std::any_of(kCases.begin(), kCases.end(), [&](const Case& c) { return c.op == op; })) << op << " has a rule and no test";
+    EXPECT_TRUE(std::any_of(kCases.begin(), kCases.end(), [&](const Case& c) { return c.op == op; }))
+        << op << " has a rule and no test";
   }
 }
 
 // x [batch, in] through linear layers (PyTorch's layout) with an activation between each two.
 onnx::ModelProto Perceptron(const std::vector<std::int64_t>& sizes, const std::vector<std::string>& activations,
-                            const std::function<Tensor(const Shape&, std::size_t layer, bool bias)>& fill, const std::string& tail = "") {
+                            const std::function<Tensor(const Shape&, std::size_t layer, bool bias)>& fill,
+                            const std::string& tail = "") {
   onnx::ModelProto model;
   GraphBuilder g(&model);
   g.Input({"x", DataType::kFp32, {-1, sizes[0]}});
@@ -257,7 +269,8 @@ TEST(Differentiate, WholeModelsMatchCentralDifferencesForEveryLossAndTail) {
   for (const std::string tail : {"", "Softmax", "LogSoftmax"}) {
     const auto model = Perceptron({4, 6, 3}, {"Tanh"}, fill, tail);
     const Feed weight{"weight", Tensor::From<float>({5}, w).value()};
-    ExpectCentralDifferences(model, Loss::kSoftmaxCrossEntropy, {{"x", x}, {"target", Tensor::From<long>({5}, classes).value()}, weight});
+    ExpectCentralDifferences(model, Loss::kSoftmaxCrossEntropy,
+                             {{"x", x}, {"target", Tensor::From<long>({5}, classes).value()}, weight});
     ExpectCentralDifferences(model, Loss::kSoftmaxCrossEntropyDense, {{"x", x}, {"target", dense}, weight});
     ExpectCentralDifferences(model, Loss::kSquaredError, {{"x", x}, {"target", dense}, weight});
   }
@@ -276,7 +289,9 @@ TEST(Differentiate, SumsTheGradientsOfValuesUsedTwice) {
   g.Output({"y", DataType::kFp32, {-1, 3}});
   const float w[2] = {.5f, .5f};
   ExpectCentralDifferences(model, Loss::kSquaredError,
-                           {{"x", RandomTensor({2, 3}, random)}, {"target", RandomTensor({2, 3}, random)}, {"weight", Tensor::From<float>({2}, w).value()}});
+                           {{"x", RandomTensor({2, 3}, random)},
+                            {"target", RandomTensor({2, 3}, random)},
+                            {"weight", Tensor::From<float>({2}, w).value()}});
 }
 
 // Two parameters may have the very same gradient value.
@@ -291,7 +306,9 @@ TEST(Differentiate, GivesEachParameterItsOwnOutput) {
   g.Output({"y", DataType::kFp32, {-1, 3}});
   const float w[2] = {.5f, .5f};
   ExpectCentralDifferences(model, Loss::kSquaredError,
-                           {{"x", RandomTensor({2, 3}, random)}, {"target", RandomTensor({2, 3}, random)}, {"weight", Tensor::From<float>({2}, w).value()}});
+                           {{"x", RandomTensor({2, 3}, random)},
+                            {"target", RandomTensor({2, 3}, random)},
+                            {"weight", Tensor::From<float>({2}, w).value()}});
 }
 
 // Golden numbers: tests/golden/gradients.txt, written by tests/golden/gradients.py with PyTorch 1.13 in double
@@ -301,7 +318,8 @@ TEST(Differentiate, MatchesPyTorchOnWholeModels) {
   ASSERT_TRUE(file.good());
   const auto wave = [](const Shape& shape, double k, double scale) {
     Tensor t = Tensor::Zeros(DataType::kFp32, shape).value();
-    for (std::size_t i = 0; i < t.As<float>().size(); ++i) t.As<float>()[i] = static_cast<float>(std::sin(.37 * static_cast<double>(i) + k) * scale);
+    for (std::size_t i = 0; i < t.As<float>().size(); ++i)
+      t.As<float>()[i] = static_cast<float>(std::sin(.37 * static_cast<double>(i) + k) * scale);
     return t;
   };
   std::string line;
@@ -336,7 +354,8 @@ TEST(Differentiate, MatchesPyTorchOnWholeModels) {
       std::vector<Feed> feeds{{"x", wave({batch, sizes[0]}, .5, 1)}};
       std::vector<long> classes;
       for (std::int64_t i = 0; i < batch; ++i) classes.push_back(i % sizes.back());
-      feeds.push_back({"target", ce ? Tensor::From<long>({batch}, classes).value() : wave({batch, sizes.back()}, 3, 1)});
+      feeds.push_back(
+          {"target", ce ? Tensor::From<long>({batch}, classes).value() : wave({batch, sizes.back()}, 3, 1)});
       const std::vector<float> w(static_cast<std::size_t>(batch), 1.f / static_cast<float>(batch));
       feeds.push_back({"weight", Tensor::From<float>({batch}, w).value()});
       for (const auto& t : model.graph().initializer()) feeds.push_back({t.name(), graph::ToTensor(t).value()});
@@ -374,7 +393,8 @@ TEST(Differentiate, NamesEveryOperatorWithoutARule) {
   onnx::ModelProto step;
   const auto refused = Differentiate(model, {}, &step);
   ASSERT_FALSE(refused.ok());
-  EXPECT_NE(refused.status().message().find("node 1 (Erf), node 2 (Hardmax)"), std::string::npos) << refused.status().message();
+  EXPECT_NE(refused.status().message().find("node 1 (Erf), node 2 (Hardmax)"), std::string::npos)
+      << refused.status().message();
   EXPECT_NE(refused.status().message().find("Tanh"), std::string::npos);
 }
 
@@ -383,8 +403,10 @@ TEST(Differentiate, RefusesWhatItCannotTrain) {
   const auto fill = [&](const Shape& s, std::size_t, bool) { return RandomTensor(s, random); };
   const auto model = Perceptron({4, 3}, {}, fill);
   onnx::ModelProto step;
-  EXPECT_NE(Differentiate(model, {.frozen = {"w0", "b0"}}, &step).status().message().find("no trainable parameters"), std::string::npos);
-  EXPECT_NE(Differentiate(model, {.frozen = {"nope"}}, &step).status().message().find("\"nope\" is not in the model"), std::string::npos);
+  EXPECT_NE(Differentiate(model, {.frozen = {"w0", "b0"}}, &step).status().message().find("no trainable parameters"),
+            std::string::npos);
+  EXPECT_NE(Differentiate(model, {.frozen = {"nope"}}, &step).status().message().find("\"nope\" is not in the model"),
+            std::string::npos);
   auto old = model;
   old.mutable_opset_import(0)->set_version(9);
   EXPECT_NE(Differentiate(old, {}, &step).status().message().find("operator set 9"), std::string::npos);
@@ -406,9 +428,13 @@ TEST(Differentiate, RefusesNodesThatLackInputsOrDoNotFit) {
     onnx::ModelProto step;
     return Differentiate(model, {}, &step).status().message();
   };
-  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"w"}, {}, "y"); }).find("has 1 inputs, needs 2"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"w"}, {}, "y"); }).find("has 1 inputs, needs 2"),
+            std::string::npos);
   EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Add", {"w", ""}, {}, "y"); }).find("needs 2"), std::string::npos);
-  EXPECT_NE(refusal([](GraphBuilder& g) { g.Node("Gemm", {"x", "w", "c"}, {}, "y"); }).find("does not broadcast"), std::string::npos);
+  EXPECT_NE(refusal([](GraphBuilder& g) {
+              g.Node("Gemm", {"x", "w", "c"}, {}, "y");
+            }).find("does not broadcast"),
+            std::string::npos);
 }
 
 TEST(Broadcast, FollowsTheRulesOfNumpy) {

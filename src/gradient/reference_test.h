@@ -25,7 +25,9 @@ struct Array {
 };
 using Values = std::map<std::string, Array>;
 
-inline std::int64_t Count(const Shape& s) { return std::accumulate(s.begin(), s.end(), std::int64_t{1}, std::multiplies<>()); }
+inline std::int64_t Count(const Shape& s) {
+  return std::accumulate(s.begin(), s.end(), std::int64_t{1}, std::multiplies<>());
+}
 
 // The flat index into `a` of the element that broadcasting puts at flat index `flat` of `out`.
 inline std::size_t BroadcastIndex(std::size_t flat, const Shape& out, const Shape& a) {
@@ -114,7 +116,8 @@ inline Array MatMul(const Array& a, const Array& b) {
 }
 
 // Calls f(indices of one line along `axis`).
-inline void AlongAxis(const Array& a, std::int64_t axis, const std::function<void(const std::vector<std::size_t>&)>& f) {
+inline void AlongAxis(const Array& a, std::int64_t axis,
+                      const std::function<void(const std::vector<std::size_t>&)>& f) {
   const auto ax = static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(a.shape.size()) : axis);
   std::size_t inner = 1;
   for (std::size_t i = ax + 1; i < a.shape.size(); ++i) inner *= static_cast<std::size_t>(a.shape[i]);
@@ -150,7 +153,8 @@ inline Array Reduce(const Array& a, std::vector<std::int64_t> axes, bool keep, b
   for (const auto x : axes) kept[static_cast<std::size_t>(x)] = 1;
   Array out{kept, std::vector<double>(static_cast<std::size_t>(Count(kept)))};
   for (std::size_t i = 0; i < a.size(); ++i) out.v[BroadcastIndex(i, a.shape, kept)] += a.v[i];
-  if (mean) out = Map(out, [&](double x) { return x * static_cast<double>(out.size()) / static_cast<double>(a.size()); });
+  if (mean)
+    out = Map(out, [&](double x) { return x * static_cast<double>(out.size()) / static_cast<double>(a.size()); });
   if (!keep) {
     out.shape.clear();
     for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -172,16 +176,26 @@ inline void Evaluate(const onnx::GraphProto& g, Values& values) {
     const auto in = [&](int i) -> const Array& { return values.at(n.input(i)); };
     const std::string& op = n.op_type();
     Array y;
-    if (op == "Add") y = Elementwise(in(0), in(1), std::plus<>());
-    else if (op == "Sub") y = Elementwise(in(0), in(1), std::minus<>());
-    else if (op == "Mul") y = Elementwise(in(0), in(1), std::multiplies<>());
-    else if (op == "Div") y = Elementwise(in(0), in(1), std::divides<>());
-    else if (op == "Neg") y = Map(in(0), std::negate<>());
-    else if (op == "Identity") y = in(0);
-    else if (op == "Relu") y = Map(in(0), [](double x) { return std::max(x, 0.); });
-    else if (op == "Sigmoid") y = Map(in(0), [](double x) { return 1 / (1 + std::exp(-x)); });
-    else if (op == "Tanh") y = Map(in(0), [](double x) { return std::tanh(x); });
-    else if (op == "MatMul") y = MatMul(in(0), in(1));
+    if (op == "Add")
+      y = Elementwise(in(0), in(1), std::plus<>());
+    else if (op == "Sub")
+      y = Elementwise(in(0), in(1), std::minus<>());
+    else if (op == "Mul")
+      y = Elementwise(in(0), in(1), std::multiplies<>());
+    else if (op == "Div")
+      y = Elementwise(in(0), in(1), std::divides<>());
+    else if (op == "Neg")
+      y = Map(in(0), std::negate<>());
+    else if (op == "Identity")
+      y = in(0);
+    else if (op == "Relu")
+      y = Map(in(0), [](double x) { return std::max(x, 0.); });
+    else if (op == "Sigmoid")
+      y = Map(in(0), [](double x) { return 1 / (1 + std::exp(-x)); });
+    else if (op == "Tanh")
+      y = Map(in(0), [](double x) { return std::tanh(x); });
+    else if (op == "MatMul")
+      y = MatMul(in(0), in(1));
     else if (op == "Gemm") {
       const Array a = graph::IntAttribute(n, "transA", 0) != 0 ? Swap(in(0)) : in(0);
       const Array b = graph::IntAttribute(n, "transB", 0) != 0 ? Swap(in(1)) : in(1);
@@ -208,9 +222,11 @@ inline void Evaluate(const onnx::GraphProto& g, Values& values) {
       const std::int64_t rows = Count(Shape(y.shape.begin(), y.shape.begin() + static_cast<std::ptrdiff_t>(axis)));
       y.shape = {rows, static_cast<std::int64_t>(y.size()) / rows};
     } else if (op == "ReduceSum") {
-      y = Reduce(in(0), n.input_size() > 1 ? AsInts(in(1)) : std::vector<std::int64_t>{}, graph::IntAttribute(n, "keepdims", 1) != 0, false);
+      y = Reduce(in(0), n.input_size() > 1 ? AsInts(in(1)) : std::vector<std::int64_t>{},
+                 graph::IntAttribute(n, "keepdims", 1) != 0, false);
     } else if (op == "ReduceMean") {
-      y = Reduce(in(0), graph::IntsAttribute(n, "axes").value_or(std::vector<std::int64_t>{}), graph::IntAttribute(n, "keepdims", 1) != 0, true);
+      y = Reduce(in(0), graph::IntsAttribute(n, "axes").value_or(std::vector<std::int64_t>{}),
+                 graph::IntAttribute(n, "keepdims", 1) != 0, true);
     } else if (op == "Transpose") {
       std::vector<std::int64_t> perm(in(0).shape.size());
       for (std::size_t i = 0; i < perm.size(); ++i) perm[i] = static_cast<std::int64_t>(perm.size() - 1 - i);

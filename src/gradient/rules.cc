@@ -19,7 +19,9 @@ const Shape& In(const Node& n, const Shapes& s, int i) { return s.shape.at(n.inp
 
 Result<std::int64_t> Axis(std::int64_t axis, std::size_t rank) {
   const auto r = static_cast<std::int64_t>(rank);
-  if (axis < -r || axis >= r) return InvalidArgument("axis " + std::to_string(axis) + " of a tensor with " + std::to_string(rank) + " dimensions");
+  if (axis < -r || axis >= r)
+    return InvalidArgument("axis " + std::to_string(axis) + " of a tensor with " + std::to_string(rank) +
+                           " dimensions");
   return axis < 0 ? axis + r : axis;
 }
 
@@ -64,15 +66,18 @@ Result<Shape> BroadcastInputs(const Node& n, const Shapes& s) { return Broadcast
 Result<Shape> InferGemm(const Node& n, const Shapes& s) {
   const Shape& a = In(n, s, 0);
   const Shape& b = In(n, s, 1);
-  if (a.size() != 2 || b.size() != 2) return InvalidArgument("Gemm takes matrices, got " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
+  if (a.size() != 2 || b.size() != 2)
+    return InvalidArgument("Gemm takes matrices, got " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
   const bool ta = graph::IntAttribute(n, "transA", 0) != 0;
   const bool tb = graph::IntAttribute(n, "transB", 0) != 0;
-  if (a[ta ? 0 : 1] != b[tb ? 1 : 0]) return InvalidArgument("inner sizes differ: " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
+  if (a[ta ? 0 : 1] != b[tb ? 1 : 0])
+    return InvalidArgument("inner sizes differ: " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
   const Shape y{a[ta ? 1 : 0], b[tb ? 0 : 1]};
   if (n.input_size() > 2 && !n.input(2).empty()) {
     const Shape& c = In(n, s, 2);
     const auto sum = Broadcast(y, c);
-    if (c.size() > 2 || !sum.ok() || *sum != y) return InvalidArgument("C of shape " + tensor::ShapeText(c) + " does not broadcast to " + tensor::ShapeText(y));
+    if (c.size() > 2 || !sum.ok() || *sum != y)
+      return InvalidArgument("C of shape " + tensor::ShapeText(c) + " does not broadcast to " + tensor::ShapeText(y));
   }
   return y;
 }
@@ -81,7 +86,8 @@ Result<Shape> InferMatMul(const Node& n, const Shapes& s) {
   const Shape& a = In(n, s, 0);
   const Shape& b = In(n, s, 1);
   if (a.size() < 2 || b.size() < 2) return Unimplemented("MatMul with a vector; reshape it to a matrix");
-  if (a.back() != b[b.size() - 2]) return InvalidArgument("inner sizes differ: " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
+  if (a.back() != b[b.size() - 2])
+    return InvalidArgument("inner sizes differ: " + tensor::ShapeText(a) + " and " + tensor::ShapeText(b));
   ASSIGN_OR_RETURN(Shape y, Broadcast(Shape(a.begin(), a.end() - 2), Shape(b.begin(), b.end() - 2)));
   y.push_back(a[a.size() - 2]);
   y.push_back(b.back());
@@ -95,7 +101,9 @@ Result<Shape> InferReshape(const Node& n, const Shapes& s) {
   Shape y = known->second;
   for (std::size_t i = 0; i < y.size(); ++i) {
     if (y[i] == 0 && graph::IntAttribute(n, "allowzero", 0) == 0) {
-      if (i >= x.size()) return InvalidArgument("shape copies dimension " + std::to_string(i) + " of a tensor with " + std::to_string(x.size()));
+      if (i >= x.size())
+        return InvalidArgument("shape copies dimension " + std::to_string(i) + " of a tensor with " +
+                               std::to_string(x.size()));
       y[i] = x[i];
     }
   }
@@ -107,7 +115,8 @@ Result<Shape> InferReshape(const Node& n, const Shapes& s) {
     for (const auto d : y) {
       if (d >= 0 && __builtin_mul_overflow(others, d, &others)) others = 0;
     }
-    if (others == 0 || total % others != 0) return InvalidArgument(tensor::ShapeText(x) + " does not reshape to " + tensor::ShapeText(y));
+    if (others == 0 || total % others != 0)
+      return InvalidArgument(tensor::ShapeText(x) + " does not reshape to " + tensor::ShapeText(y));
     *std::find(y.begin(), y.end(), -1) = total / others;
   }
   return y;
@@ -116,7 +125,8 @@ Result<Shape> InferReshape(const Node& n, const Shapes& s) {
 Result<Shape> InferFlatten(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
   const std::int64_t asked = graph::IntAttribute(n, "axis", 1);
-  const auto axis = static_cast<std::size_t>(asked < 0 ? asked + static_cast<std::int64_t>(x.size()) : asked);  // a negative sum is huge
+  const auto axis = static_cast<std::size_t>(asked < 0 ? asked + static_cast<std::int64_t>(x.size())
+                                                       : asked);  // a negative sum is huge
   if (axis > x.size()) return InvalidArgument("axis " + std::to_string(asked) + " of " + tensor::ShapeText(x));
   return Shape{Product(x, 0, axis), Product(x, axis, x.size())};
 }
@@ -147,7 +157,8 @@ Result<Shape> InferTranspose(const Node& n, const Shapes& s) {
   Ints sorted = perm;
   std::sort(sorted.begin(), sorted.end());
   for (std::size_t i = 0; i < sorted.size(); ++i) {
-    if (sorted.size() != x.size() || sorted[i] != static_cast<std::int64_t>(i)) return InvalidArgument("perm is no permutation of " + tensor::ShapeText(x));
+    if (sorted.size() != x.size() || sorted[i] != static_cast<std::int64_t>(i))
+      return InvalidArgument("perm is no permutation of " + tensor::ShapeText(x));
   }
   Shape y;
   for (const auto p : perm) y.push_back(x[static_cast<std::size_t>(p)]);
@@ -165,7 +176,8 @@ Status GradGemm(Backward& b) {
   const float beta = graph::FloatAttribute(b.n, "beta", 1);
   const auto product = [&](const std::string& left, bool left_t, const std::string& right, bool right_t) {
     const std::string l = left_t ? b.SwapLast(left, 2) : left;
-    const std::string p = right_t ? b.g.Node("Gemm", {l, right}, {{"transB", std::int64_t{1}}}) : b.g.Node("MatMul", {l, right});
+    const std::string p =
+        right_t ? b.g.Node("Gemm", {l, right}, {{"transB", std::int64_t{1}}}) : b.g.Node("MatMul", {l, right});
     return alpha == 1 ? p : b.g.Node("Mul", {p, b.g.Scalar("alpha", alpha)});
   };
   if (b.wanted(0)) b.Give(0, ta ? product(b.x(1), tb, b.dy, true) : product(b.dy, false, b.x(1), !tb));
@@ -180,8 +192,9 @@ Status GradMatMul(Backward& b) {
   const Shape& sa = b.ShapeOfInput(0);
   const Shape& sb = b.ShapeOfInput(1);
   if (b.wanted(0)) {
-    const std::string da = sb.size() == 2 && sa.size() == 2 ? b.g.Node("Gemm", {b.dy, b.x(1)}, {{"transB", std::int64_t{1}}})
-                                                            : b.g.Node("MatMul", {b.dy, b.SwapLast(b.x(1), sb.size())});
+    const std::string da = sb.size() == 2 && sa.size() == 2
+                               ? b.g.Node("Gemm", {b.dy, b.x(1)}, {{"transB", std::int64_t{1}}})
+                               : b.g.Node("MatMul", {b.dy, b.SwapLast(b.x(1), sb.size())});
     Shape full(b.ShapeOfOutput().begin(), b.ShapeOfOutput().end() - 2);
     full.insert(full.end(), sa.end() - 2, sa.end());
     b.Give(0, b.SumTo(da, full, sa));
@@ -261,7 +274,8 @@ Status GradTanh(Backward& b) {
 // dx = y (dy - sum(dy y))
 Status GradSoftmax(Backward& b) {
   const std::int64_t axis = graph::IntAttribute(b.n, "axis", -1);
-  const std::string dot = b.g.Node("ReduceSum", {b.g.Node("Mul", {b.dy, b.y()}), b.g.Ints("axis", {axis})}, {KeepDims(true)});
+  const std::string dot =
+      b.g.Node("ReduceSum", {b.g.Node("Mul", {b.dy, b.y()}), b.g.Ints("axis", {axis})}, {KeepDims(true)});
   b.Give(0, b.g.Node("Mul", {b.y(), b.g.Node("Sub", {b.dy, dot})}));
   return {};
 }
@@ -282,7 +296,8 @@ Status GradReshape(Backward& b) {
 Status GradTranspose(Backward& b) {
   const Ints perm = Permutation(b.n, b.ShapeOfInput(0).size());
   Ints inverse(perm.size());
-  for (std::size_t i = 0; i < perm.size(); ++i) inverse[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < perm.size(); ++i)
+    inverse[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
   b.Give(0, b.g.Node("Transpose", {b.dy}, {{"perm", inverse}}));
   return {};
 }
@@ -291,7 +306,8 @@ Status GradTranspose(Backward& b) {
 Result<std::string> SpreadOverInput(Backward& b) {
   ASSIGN_OR_RETURN(const Ints axes, ReductionAxes(b.n, b.shapes()));
   std::string dy = b.dy;
-  if (graph::IntAttribute(b.n, "keepdims", 1) == 0 && !axes.empty()) dy = b.g.Node("Unsqueeze", {dy, b.g.Ints("axes", axes)});
+  if (graph::IntAttribute(b.n, "keepdims", 1) == 0 && !axes.empty())
+    dy = b.g.Node("Unsqueeze", {dy, b.g.Ints("axes", axes)});
   return b.g.Node("Expand", {dy, b.g.Node("Shape", {b.x(0)})});
 }
 

@@ -18,18 +18,19 @@ struct OnnxType {
   DataType ours;
 };
 constexpr OnnxType kTypes[] = {
-    {onnx::TensorProto::BOOL, DataType::kBool},       {onnx::TensorProto::UINT8, DataType::kUint8},
-    {onnx::TensorProto::UINT16, DataType::kUint16},   {onnx::TensorProto::UINT32, DataType::kUint32},
-    {onnx::TensorProto::UINT64, DataType::kUint64},   {onnx::TensorProto::INT8, DataType::kInt8},
-    {onnx::TensorProto::INT16, DataType::kInt16},     {onnx::TensorProto::INT32, DataType::kInt32},
-    {onnx::TensorProto::INT64, DataType::kInt64},     {onnx::TensorProto::FLOAT16, DataType::kFp16},
-    {onnx::TensorProto::BFLOAT16, DataType::kBf16},   {onnx::TensorProto::FLOAT, DataType::kFp32},
-    {onnx::TensorProto::DOUBLE, DataType::kFp64},     {onnx::TensorProto::STRING, DataType::kBytes},
+    {onnx::TensorProto::BOOL, DataType::kBool},     {onnx::TensorProto::UINT8, DataType::kUint8},
+    {onnx::TensorProto::UINT16, DataType::kUint16}, {onnx::TensorProto::UINT32, DataType::kUint32},
+    {onnx::TensorProto::UINT64, DataType::kUint64}, {onnx::TensorProto::INT8, DataType::kInt8},
+    {onnx::TensorProto::INT16, DataType::kInt16},   {onnx::TensorProto::INT32, DataType::kInt32},
+    {onnx::TensorProto::INT64, DataType::kInt64},   {onnx::TensorProto::FLOAT16, DataType::kFp16},
+    {onnx::TensorProto::BFLOAT16, DataType::kBf16}, {onnx::TensorProto::FLOAT, DataType::kFp32},
+    {onnx::TensorProto::DOUBLE, DataType::kFp64},   {onnx::TensorProto::STRING, DataType::kBytes},
 };
 
 Status CheckTensor(const onnx::TensorProto& t, const std::string& where) {
   if (t.data_location() == onnx::TensorProto::EXTERNAL || t.external_data_size() > 0) {
-    return InvalidArgument(where + " keeps its data outside the file; embed them (a model must be one file to have one digest)");
+    return InvalidArgument(
+        where + " keeps its data outside the file; embed them (a model must be one file to have one digest)");
   }
   const auto count = tensor::ElementCount({t.dims().data(), static_cast<std::size_t>(t.dims_size())});
   if (!count.ok()) return count.status().Within(where);
@@ -38,23 +39,37 @@ Status CheckTensor(const onnx::TensorProto& t, const std::string& where) {
   if (t.has_raw_data()) {
     const std::size_t want = static_cast<std::size_t>(*count) * tensor::SizeOf(*type);
     if (*type != DataType::kBytes && t.raw_data().size() != want) {
-      return InvalidArgument(where + " takes " + std::to_string(want) + " bytes for its shape, the file has " + std::to_string(t.raw_data().size()));
+      return InvalidArgument(where + " takes " + std::to_string(want) + " bytes for its shape, the file has " +
+                             std::to_string(t.raw_data().size()));
     }
     return {};
   }
   // Numbers in typed fields: as many as elements (complex types are not in the table).
   std::int64_t have = 0;
   switch (*type) {
-    case DataType::kFp32: have = t.float_data_size(); break;
-    case DataType::kFp64: have = t.double_data_size(); break;
-    case DataType::kInt64: have = t.int64_data_size(); break;
+    case DataType::kFp32:
+      have = t.float_data_size();
+      break;
+    case DataType::kFp64:
+      have = t.double_data_size();
+      break;
+    case DataType::kInt64:
+      have = t.int64_data_size();
+      break;
     case DataType::kUint32:
-    case DataType::kUint64: have = t.uint64_data_size(); break;
-    case DataType::kBytes: have = t.string_data_size(); break;
-    default: have = t.int32_data_size(); break;
+    case DataType::kUint64:
+      have = t.uint64_data_size();
+      break;
+    case DataType::kBytes:
+      have = t.string_data_size();
+      break;
+    default:
+      have = t.int32_data_size();
+      break;
   }
   if (have != *count) {
-    return InvalidArgument(where + " takes " + std::to_string(*count) + " numbers for its shape, the file has " + std::to_string(have));
+    return InvalidArgument(where + " takes " + std::to_string(*count) + " numbers for its shape, the file has " +
+                           std::to_string(have));
   }
   return {};
 }
@@ -67,7 +82,8 @@ struct GraphCheck {
       return InvalidArgument("graphs nested deeper than " + std::to_string(limits::kMaxGraphNesting));
     }
     nodes += g.node_size();
-    if (nodes > limits::kMaxGraphNodes) return InvalidArgument("more than " + std::to_string(limits::kMaxGraphNodes) + " nodes");
+    if (nodes > limits::kMaxGraphNodes)
+      return InvalidArgument("more than " + std::to_string(limits::kMaxGraphNodes) + " nodes");
     std::unordered_set<std::string> known = outer;
     std::unordered_set<std::string> here;
     for (const auto& t : g.initializer()) {
@@ -92,13 +108,15 @@ struct GraphCheck {
       }
       for (const auto& a : n.attribute()) {
         if (a.has_t()) RETURN_IF_ERROR(CheckTensor(a.t(), "attribute \"" + a.name() + "\" of " + Describe(n, i)));
-        for (const auto& t : a.tensors()) RETURN_IF_ERROR(CheckTensor(t, "attribute \"" + a.name() + "\" of " + Describe(n, i)));
+        for (const auto& t : a.tensors())
+          RETURN_IF_ERROR(CheckTensor(t, "attribute \"" + a.name() + "\" of " + Describe(n, i)));
         if (a.has_g()) RETURN_IF_ERROR(Check(a.g(), depth + 1, known));
         for (const auto& sub : a.graphs()) RETURN_IF_ERROR(Check(sub, depth + 1, known));
       }
       for (const auto& name : n.output()) {
         if (name.empty()) continue;
-        if (!here.insert(name).second) return InvalidArgument(Describe(n, i) + " makes \"" + name + "\", which exists already");
+        if (!here.insert(name).second)
+          return InvalidArgument(Describe(n, i) + " makes \"" + name + "\", which exists already");
         known.insert(name);
       }
     }
@@ -116,10 +134,14 @@ Result<tensor::Spec> ToSpec(const onnx::ValueInfoProto& v, const char* kind) {
   tensor::Spec spec;
   spec.name = v.name();
   const auto type = DataTypeFromOnnx(v.type().tensor_type().elem_type());
-  if (!type) return Unimplemented(where + " has ONNX datatype " + std::to_string(v.type().tensor_type().elem_type()) + ", which the protocol cannot carry");
+  if (!type)
+    return Unimplemented(where + " has ONNX datatype " + std::to_string(v.type().tensor_type().elem_type()) +
+                         ", which the protocol cannot carry");
   spec.type = *type;
-  for (const auto& d : v.type().tensor_type().shape().dim()) spec.shape.push_back(d.has_dim_value() && d.dim_value() >= 0 ? d.dim_value() : -1);
-  if (spec.shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank)) return InvalidArgument(where + " has too many dimensions");
+  for (const auto& d : v.type().tensor_type().shape().dim())
+    spec.shape.push_back(d.has_dim_value() && d.dim_value() >= 0 ? d.dim_value() : -1);
+  if (spec.shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank))
+    return InvalidArgument(where + " has too many dimensions");
   return spec;
 }
 
@@ -153,7 +175,8 @@ std::int64_t OpsetVersion(const onnx::ModelProto& model) {
 
 Status Parse(std::span<const std::byte> file, onnx::ModelProto* model) {
   if (file.size() > limits::kMaxModelBytes || file.size() > static_cast<std::size_t>(INT32_MAX)) {
-    return ResourceExhausted("ONNX file of " + std::to_string(file.size()) + " bytes, limit " + std::to_string(limits::kMaxModelBytes));
+    return ResourceExhausted("ONNX file of " + std::to_string(file.size()) + " bytes, limit " +
+                             std::to_string(limits::kMaxModelBytes));
   }
   if (file.empty()) return InvalidArgument("ONNX file is empty");
   if (!model->ParseFromArray(file.data(), static_cast<int>(file.size()))) {
@@ -183,17 +206,23 @@ Result<tensor::Tensor> ToTensor(const onnx::TensorProto& t) {
   if (!type) return Unimplemented(where + " has ONNX datatype " + std::to_string(t.data_type()));
   const tensor::Shape shape(t.dims().begin(), t.dims().end());
   if (t.has_raw_data()) {
-    return tensor::Tensor::FromBytes(*type, shape, {reinterpret_cast<const std::byte*>(t.raw_data().data()), t.raw_data().size()});
+    return tensor::Tensor::FromBytes(*type, shape,
+                                     {reinterpret_cast<const std::byte*>(t.raw_data().data()), t.raw_data().size()});
   }
   switch (*type) {
-    case DataType::kFp32: return tensor::Tensor::From<float>(shape, {t.float_data().data(), static_cast<std::size_t>(t.float_data_size())});
-    case DataType::kFp64: return tensor::Tensor::From<double>(shape, {t.double_data().data(), static_cast<std::size_t>(t.double_data_size())});
+    case DataType::kFp32:
+      return tensor::Tensor::From<float>(shape, {t.float_data().data(), static_cast<std::size_t>(t.float_data_size())});
+    case DataType::kFp64:
+      return tensor::Tensor::From<double>(shape,
+                                          {t.double_data().data(), static_cast<std::size_t>(t.double_data_size())});
     case DataType::kInt64: {
       const std::vector<long> values(t.int64_data().begin(), t.int64_data().end());
       return tensor::Tensor::From<long>(shape, values);
     }
-    case DataType::kInt32: return tensor::Tensor::From<int>(shape, {t.int32_data().data(), static_cast<std::size_t>(t.int32_data_size())});
-    default: return Unimplemented(where + ": " + std::string(tensor::Name(*type)) + " in typed fields");
+    case DataType::kInt32:
+      return tensor::Tensor::From<int>(shape, {t.int32_data().data(), static_cast<std::size_t>(t.int32_data_size())});
+    default:
+      return Unimplemented(where + ": " + std::string(tensor::Name(*type)) + " in typed fields");
   }
 }
 
@@ -318,8 +347,8 @@ void GraphBuilder::Rename(const std::string& from, const std::string& to) {
   }
 }
 
-std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> inputs, std::vector<Attribute> attributes,
-                               const std::string& output) {
+std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> inputs,
+                               std::vector<Attribute> attributes, const std::string& output) {
   auto* n = graph_->add_node();
   n->set_op_type(op);
   for (auto& in : inputs) n->add_input(std::move(in));

@@ -105,7 +105,8 @@ TEST(Parse, RefusesGraphsNestedBeyondTheLimit) {
 
 TEST(Parse, RefusesWhatIsNoModelAtAll) {
   onnx::ModelProto model;
-  EXPECT_NE(Parse(std::as_bytes(std::span("hello world", 11)), &model).message().find("not an ONNX file"), std::string::npos);
+  EXPECT_NE(Parse(std::as_bytes(std::span("hello world", 11)), &model).message().find("not an ONNX file"),
+            std::string::npos);
   EXPECT_FALSE(Parse({}, &model).ok());
 }
 

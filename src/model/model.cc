@@ -9,7 +9,9 @@ namespace {
 bool MadeBySoftmax(const onnx::GraphProto& g, const std::string& value) {
   for (const auto& n : g.node()) {
     for (const auto& out : n.output()) {
-      if (out == value) return n.op_type() == "Softmax" || (n.op_type() == "Identity" && n.input_size() > 0 && MadeBySoftmax(g, n.input(0)));
+      if (out == value)
+        return n.op_type() == "Softmax" ||
+               (n.op_type() == "Identity" && n.input_size() > 0 && MadeBySoftmax(g, n.input(0)));
     }
   }
   return false;

@@ -31,7 +31,8 @@ TEST(Model, IsNamedByItsDigestAndKnowsItsSignature) {
 }
 
 TEST(Model, SaysWhichFileIsBad) {
-  EXPECT_EQ(Model::FromBytes("bad.onnx", "nonsense").status().message(), "bad.onnx: not an ONNX file, or cut short (8 bytes)");
+  EXPECT_EQ(Model::FromBytes("bad.onnx", "nonsense").status().message(),
+            "bad.onnx: not an ONNX file, or cut short (8 bytes)");
 }
 
 }  // namespace

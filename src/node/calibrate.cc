@@ -17,21 +17,24 @@ using calibration::Measure;
 std::vector<int> Answers(const Stage::Scores& scores, std::size_t classes) {
   std::vector<int> labels(scores.rows);
   for (std::size_t r = 0; r < scores.rows; ++r) {
-    labels[r] = calibration::Judge(std::span(scores.z).subspan(r * classes, classes), 1, Measure::kMaxProbability).label;
+    labels[r] =
+        calibration::Judge(std::span(scores.z).subspan(r * classes, classes), 1, Measure::kMaxProbability).label;
   }
   return labels;
 }
 
 // The share among the most confident rows that break the promise: how an empty stage is explained.
-std::string Explain(const calibration::Evidence& e, std::size_t stage, const std::string& tier, const std::string& next, const calibration::Promise& promise) {
+std::string Explain(const calibration::Evidence& e, std::size_t stage, const std::string& tier, const std::string& next,
+                    const calibration::Promise& promise) {
   std::vector<std::size_t> order(e.rows);
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](auto i, auto j) { return e.confidence[stage][i] > e.confidence[stage][j]; });
+  std::sort(order.begin(), order.end(),
+            [&](auto i, auto j) { return e.confidence[stage][i] > e.confidence[stage][j]; });
   const std::size_t n = std::min<std::size_t>(500, e.rows);
   std::size_t broken = 0;
   for (std::size_t i = 0; i < n; ++i) broken += e.breaks[stage][order[i]];
-  return fmt::format("{} accepts nothing: of its best {} rows {:.1f}% break the promise of {:g}%. Requests go to {}.", tier, n,
-                     100. * static_cast<double>(broken) / static_cast<double>(n), 100 * promise.limit, next);
+  return fmt::format("{} accepts nothing: of its best {} rows {:.1f}% break the promise of {:g}%. Requests go to {}.",
+                     tier, n, 100. * static_cast<double>(broken) / static_cast<double>(n), 100 * promise.limit, next);
 }
 
 }  // namespace
@@ -56,8 +59,9 @@ calibration::StageCost CostOf(const std::vector<StageConfig>& stages, const topo
   return cost;
 }
 
-Tuning Tune(const Scored& scored, const calibration::Promise& promise, const std::vector<std::optional<Measure>>& fixed_measure,
-            const calibration::StageCost& cost, std::span<const std::size_t> tuning_rows) {
+Tuning Tune(const Scored& scored, const calibration::Promise& promise,
+            const std::vector<std::optional<Measure>>& fixed_measure, const calibration::StageCost& cost,
+            std::span<const std::size_t> tuning_rows) {
   Tuning t;
   const std::size_t k = scored.classes;
   const std::size_t rows = scored.rows();
@@ -72,11 +76,14 @@ Tuning Tune(const Scored& scored, const calibration::Promise& promise, const std
   for (std::size_t s = 0; s < scored.stages.size(); ++s) {
     const auto& scores = scored.stages[s];
     z.clear();
-    for (const std::size_t r : tuning_rows) z.insert(z.end(), scores.z.begin() + static_cast<std::ptrdiff_t>(r * k), scores.z.begin() + static_cast<std::ptrdiff_t>((r + 1) * k));
+    for (const std::size_t r : tuning_rows)
+      z.insert(z.end(), scores.z.begin() + static_cast<std::ptrdiff_t>(r * k),
+               scores.z.begin() + static_cast<std::ptrdiff_t>((r + 1) * k));
     t.temperature.push_back(calibration::FitTemperature(z, y, k));
     const auto confidences = [&](Measure m) {
       std::vector<float> c(rows);
-      for (std::size_t r = 0; r < rows; ++r) c[r] = calibration::Judge(std::span(scores.z).subspan(r * k, k), t.temperature[s], m).confidence;
+      for (std::size_t r = 0; r < rows; ++r)
+        c[r] = calibration::Judge(std::span(scores.z).subspan(r * k, k), t.temperature[s], m).confidence;
       return c;
     };
     const bool below_top = s + 1 < scored.stages.size();
@@ -114,17 +121,20 @@ Tuning Tune(const Scored& scored, const calibration::Promise& promise, const std
   return t;
 }
 
-Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::View> inputs, std::span<const int> labels,
-                             const std::string& data_digest, const CalibrateOptions& options) {
+Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::View> inputs,
+                             std::span<const int> labels, const std::string& data_digest,
+                             const CalibrateOptions& options) {
   const auto& config = decision.config();
   const auto& promise = options.promise;
   RETURN_IF_ERROR(promise.Check());
   if (labels.empty() && promise.kind != calibration::PromiseKind::kDisagreement) {
-    return InvalidArgument(fmt::format("{} needs labels; without them promise disagreement_at_most", calibration::Name(promise.kind)));
+    return InvalidArgument(
+        fmt::format("{} needs labels; without them promise disagreement_at_most", calibration::Name(promise.kind)));
   }
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (static_cast<std::size_t>(labels[i]) >= decision.classes()) {
-      return InvalidArgument(fmt::format("label {} of row {} is out of range; the models have {} classes", labels[i], i, decision.classes()));
+      return InvalidArgument(fmt::format("label {} of row {} is out of range; the models have {} classes", labels[i], i,
+                                         decision.classes()));
     }
   }
   const auto rows = static_cast<std::size_t>(inputs[0].shape[0]);
@@ -132,9 +142,11 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   const std::int64_t needed = calibration::RowsNeeded(promise);
   const std::string promise_name(calibration::Name(promise.kind));
   if (static_cast<std::int64_t>(certifying_rows) < needed || rows < 2) {
-    return FailedPrecondition(fmt::format(
-        "{} {:g} at {:g}% needs >= {} certifying rows, all right; half of {} are {}. Add rows (at least {} in all), or raise {} or delta.",
-        promise_name, promise.limit, 100 * (1 - promise.delta), needed, rows, certifying_rows, 2 * needed, promise_name));
+    return FailedPrecondition(
+        fmt::format("{} {:g} at {:g}% needs >= {} certifying rows, all right; half of {} are {}. Add rows (at least {} "
+                    "in all), or raise {} or delta.",
+                    promise_name, promise.limit, 100 * (1 - promise.delta), needed, rows, certifying_rows, 2 * needed,
+                    promise_name));
   }
 
   Scored scored;
@@ -180,7 +192,8 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   all.breaks = calibration::Breaks(kind, tuning.answers, labels);
   wrong.breaks = all.Select(certify_rows).breaks;
   const auto counts = calibration::Count(wrong, certificate.thresholds);
-  const double share_of_delta = promise.delta / static_cast<double>(std::max<std::size_t>(1, tuning.path.size() * (config.stages.size() - 1)));
+  const double share_of_delta =
+      promise.delta / static_cast<double>(std::max<std::size_t>(1, tuning.path.size() * (config.stages.size() - 1)));
   for (std::size_t s = 0; s < config.stages.size(); ++s) {
     LockStage stage;
     stage.tier = config.stages[s].tier;
@@ -194,16 +207,19 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
       stage.wrong = counts.stage_broken[s];
       stage.wrong_at_most = stats::BinomialUpperBound(stage.wrong, stage.accepted, share_of_delta);
       if (stage.accepted == 0) {
-        result.remarks.push_back(Explain(certifying, s, std::string(topology::Name(stage.tier)), std::string(topology::Name(config.stages[s + 1].tier)), promise));
+        result.remarks.push_back(Explain(certifying, s, std::string(topology::Name(stage.tier)),
+                                         std::string(topology::Name(config.stages[s + 1].tier)), promise));
       }
     }
     lock.stages.push_back(std::move(stage));
   }
   if (!lock.holds) {
-    result.remarks.insert(result.remarks.begin(),
-                          fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The best point had {} of {} rows breaking it.",
-                                      promise_name, promise.limit, 100 * (1 - promise.delta), topology::Name(config.stages.back().tier),
-                                      certificate.counts.broken, calibration::Trials(promise.kind, certificate.counts)));
+    result.remarks.insert(
+        result.remarks.begin(),
+        fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The best point had {} of {} "
+                    "rows breaking it.",
+                    promise_name, promise.limit, 100 * (1 - promise.delta), topology::Name(config.stages.back().tier),
+                    certificate.counts.broken, calibration::Trials(promise.kind, certificate.counts)));
   }
   return result;
 }

@@ -39,23 +39,25 @@ struct Scored {
 
 // What tuning found, before anything is certified.
 struct Tuning {
-  std::vector<float> temperature;              // [stage], the top too
-  std::vector<calibration::Measure> measure;   // [stage]
-  calibration::Evidence evidence;              // of all rows
-  std::vector<std::vector<int>> answers;       // [stage][row]
+  std::vector<float> temperature;             // [stage], the top too
+  std::vector<calibration::Measure> measure;  // [stage]
+  calibration::Evidence evidence;             // of all rows
+  std::vector<std::vector<int>> answers;      // [stage][row]
   std::vector<calibration::Thresholds> path;
   std::size_t start = 0;
 };
 // `fixed_measure[s]` where the file names one. `tuning_rows` are indices into `scored`.
-Tuning Tune(const Scored& scored, const calibration::Promise& promise, const std::vector<std::optional<calibration::Measure>>& fixed_measure,
-            const calibration::StageCost& cost, std::span<const std::size_t> tuning_rows);
+Tuning Tune(const Scored& scored, const calibration::Promise& promise,
+            const std::vector<std::optional<calibration::Measure>>& fixed_measure, const calibration::StageCost& cost,
+            std::span<const std::size_t> tuning_rows);
 
 // What it costs to come to each stage: the mean of round trip, price and uplink bytes, each as a share of what sending
 // everything to the top costs. Only the first step off the device uses its uplink.
 calibration::StageCost CostOf(const std::vector<StageConfig>& stages, const topology::Topology& topology);
 
 // Refuses data that do not fit and sets too small to certify anything. `data_digest` is written into the lock.
-Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::View> inputs, std::span<const int> labels,
-                             const std::string& data_digest, const CalibrateOptions& options);
+Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::View> inputs,
+                             std::span<const int> labels, const std::string& data_digest,
+                             const CalibrateOptions& options);
 
 }  // namespace ganglion::node

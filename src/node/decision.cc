@@ -6,16 +6,17 @@
 
 namespace ganglion::node {
 
-Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::Engine>& engine, const std::filesystem::path& dir,
-                                                 const OpenOptions& options) {
+Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::Engine>& engine,
+                                                 const std::filesystem::path& dir, const OpenOptions& options) {
   std::unique_ptr<Decision> decision(new Decision);
   Decision& d = *decision;
   ASSIGN_OR_RETURN(d.config_, LoadDecisionFile(dir));
   if (options.with_lock) {
     ASSIGN_OR_RETURN(d.lock_, LoadLock(dir));
     if (d.lock_->stages.size() != d.config_.stages.size()) {
-      return FailedPrecondition(fmt::format("{}: decision.yaml has {} stages, decision.lock certifies {}. Run ganglion calibrate {}.", d.config_.name,
-                                            d.config_.stages.size(), d.lock_->stages.size(), dir.string()));
+      return FailedPrecondition(
+          fmt::format("{}: decision.yaml has {} stages, decision.lock certifies {}. Run ganglion calibrate {}.",
+                      d.config_.name, d.config_.stages.size(), d.lock_->stages.size(), dir.string()));
     }
   }
   std::vector<const Stage*> loaded;
@@ -26,16 +27,19 @@ Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::
     d.stages_.push_back(std::move(stage));
   }
   if (loaded.empty()) {
-    return FailedPrecondition(fmt::format("{} has no stage on tier {} or below", d.config_.name, topology::Name(*options.highest_tier)));
+    return FailedPrecondition(
+        fmt::format("{} has no stage on tier {} or below", d.config_.name, topology::Name(*options.highest_tier)));
   }
   for (std::size_t i = 1; i < loaded.size(); ++i) {
     if (loaded[i]->classes() != loaded[0]->classes()) {
-      return InvalidArgument(fmt::format("{}: {} has {} classes, {} has {}", d.config_.name, loaded[0]->files().back().file, loaded[0]->classes(),
+      return InvalidArgument(fmt::format("{}: {} has {} classes, {} has {}", d.config_.name,
+                                         loaded[0]->files().back().file, loaded[0]->classes(),
                                          loaded[i]->files().back().file, loaded[i]->classes()));
     }
   }
   if (!d.config_.labels.empty() && d.config_.labels.size() != d.classes()) {
-    return InvalidArgument(fmt::format("{}: labels has {} names, the models have {} classes", d.config_.name, d.config_.labels.size(), d.classes()));
+    return InvalidArgument(fmt::format("{}: labels has {} names, the models have {} classes", d.config_.name,
+                                       d.config_.labels.size(), d.classes()));
   }
   if (d.lock_) RETURN_IF_ERROR(Certifies(*d.lock_, d.config_.name, loaded));
 
@@ -75,14 +79,15 @@ std::unique_ptr<Decision::Lanes> Decision::TakeLanes() const {
 
 Status Decision::CheckInputs(std::span<const tensor::View> inputs) const {
   if (inputs.size() != config_.inputs.size()) {
-    return InvalidArgument(fmt::format("{} takes {} inputs, got {}", config_.name, config_.inputs.size(), inputs.size()));
+    return InvalidArgument(
+        fmt::format("{} takes {} inputs, got {}", config_.name, config_.inputs.size(), inputs.size()));
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     RETURN_IF_ERROR(tensor::Matches(config_.inputs[i], inputs[i]));
     RETURN_IF_ERROR(tensor::CheckFinite(config_.inputs[i].name, inputs[i]));
     if (inputs[i].shape[0] != inputs[0].shape[0]) {
-      return InvalidArgument(fmt::format("input \"{}\" has {} rows, \"{}\" has {}", config_.inputs[i].name, inputs[i].shape[0], config_.inputs[0].name,
-                                         inputs[0].shape[0]));
+      return InvalidArgument(fmt::format("input \"{}\" has {} rows, \"{}\" has {}", config_.inputs[i].name,
+                                         inputs[i].shape[0], config_.inputs[0].name, inputs[0].shape[0]));
     }
   }
   return {};
@@ -106,7 +111,8 @@ Result<Decided> Decision::Decide(std::span<const tensor::View> inputs, const Clo
   return decided;
 }
 
-Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const {
+Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock,
+                                   TimePoint deadline) const {
   const TimePoint begin = clock.Now();
   cascade::Cascade cascade(policy_, deadline);
   cascade::Step step = cascade.Begin(begin);
@@ -128,7 +134,9 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
     } else {
       const auto scores = stages_[step.stage]->Score(inputs);
       ran = scores.status();
-      if (ran.ok()) judgement = Judge(step.stage, scores->z, scores->confidence.empty() ? std::nullopt : std::optional(scores->confidence[0]));
+      if (ran.ok())
+        judgement = Judge(step.stage, scores->z,
+                          scores->confidence.empty() ? std::nullopt : std::optional(scores->confidence[0]));
     }
     now = clock.Now();
     if (ran.ok()) {
@@ -144,7 +152,9 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
   }
   if (step.kind == cascade::Step::Kind::kFail) {
     if (step.answer.reason == cascade::Reason::kFailed) return failure;
-    return Status(Code::kDeadlineExceeded, fmt::format("deadline passed {} any stage answered", d.label < 0 ? "before" : "before an accepting stage; when_late is fail and"));
+    return Status(Code::kDeadlineExceeded,
+                  fmt::format("deadline passed {} any stage answered",
+                              d.label < 0 ? "before" : "before an accepting stage; when_late is fail and"));
   }
   d.kind = step.answer.degraded ? Decided::Kind::kDegraded : Decided::Kind::kAccepted;
   d.label = step.answer.label;

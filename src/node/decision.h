@@ -45,8 +45,8 @@ struct OpenOptions {
 
 class Decision {
  public:
-  static Result<std::unique_ptr<Decision>> Open(const std::shared_ptr<runtime::Engine>& engine, const std::filesystem::path& dir,
-                                                const OpenOptions& options = {});
+  static Result<std::unique_ptr<Decision>> Open(const std::shared_ptr<runtime::Engine>& engine,
+                                                const std::filesystem::path& dir, const OpenOptions& options = {});
 
   const DecisionConfig& config() const { return config_; }
   const Lock& lock() const { return *lock_; }  // REQUIRES: opened with_lock
@@ -70,7 +70,8 @@ class Decision {
   };
   Decision() = default;
   Status CheckInputs(std::span<const tensor::View> inputs) const;
-  Result<Decided> DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const;
+  Result<Decided> DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock,
+                           TimePoint deadline) const;
   std::unique_ptr<Lanes> TakeLanes() const;
 
   DecisionConfig config_;

@@ -26,7 +26,10 @@ void ReadPromise(YamlReader& y, const YAML::Node& node, calibration::Promise* pr
       promise->limit = *v;
     }
   }
-  if (promises != 1) y.Error(node, fmt::format("promise takes exactly one of loss_at_most, error_at_most, disagreement_at_most; there are {}", promises));
+  if (promises != 1)
+    y.Error(node,
+            fmt::format("promise takes exactly one of loss_at_most, error_at_most, disagreement_at_most; there are {}",
+                        promises));
   if (const auto v = y.Number(node, "promise.", "delta")) promise->delta = *v;
   if (const auto s = promise->Check(); !s.ok()) y.Error(node, "promise." + s.message());
 }
@@ -42,7 +45,8 @@ void ReadConfidence(YamlReader& y, const YAML::Node& node, const std::string& wh
   if (node.Scalar() == "auto") return;
   stage->measure = calibration::MeasureFromName(node.Scalar());
   if (!stage->measure) {
-    y.Error(node, where + "confidence \"" + node.Scalar() + "\" is unknown; one of auto, max_probability, margin, entropy, or {output: NAME}");
+    y.Error(node, where + "confidence \"" + node.Scalar() +
+                      "\" is unknown; one of auto, max_probability, margin, entropy, or {output: NAME}");
   }
 }
 
@@ -99,26 +103,33 @@ std::string DecisionConfig::LabelText(int label) const {
   return label >= 0 && i < labels.size() ? labels[i] : std::to_string(label);
 }
 
-Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir, const std::string& shown_as) {
+Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir,
+                                         const std::string& shown_as) {
   YamlReader y(shown_as, text);
   DecisionConfig c;
   c.dir = dir;
   const YAML::Node& root = y.root();
   if (root.IsMap() && y.ok()) {
-    y.KnownKeys(root, "", {"decision", "input", "labels", "promise", "deadline", "when_late", "privacy", "audit", "stages"});
+    y.KnownKeys(root, "",
+                {"decision", "input", "labels", "promise", "deadline", "when_late", "privacy", "audit", "stages"});
     c.name = y.Text(root, "", "decision", true).value_or("");
-    const bool plain = std::all_of(c.name.begin(), c.name.end(), [](unsigned char ch) { return std::isalnum(ch) || ch == '-' || ch == '_' || ch == '.'; });
-    if (!plain) y.Error(root["decision"], "decision \"" + c.name + "\" has a character other than letters, digits, - _ .");
+    const bool plain = std::all_of(c.name.begin(), c.name.end(), [](unsigned char ch) {
+      return std::isalnum(ch) || ch == '-' || ch == '_' || ch == '.';
+    });
+    if (!plain)
+      y.Error(root["decision"], "decision \"" + c.name + "\" has a character other than letters, digits, - _ .");
     const YAML::Node input = root["input"];
     if (!input.IsDefined() || !input.IsMap() || input.size() == 0) {
-      y.Error(input.IsDefined() ? input : root, "input must name at least one tensor, for example {image: \"FP32[-1,784]\"}");
+      y.Error(input.IsDefined() ? input : root,
+              "input must name at least one tensor, for example {image: \"FP32[-1,784]\"}");
     } else {
       for (const auto& pair : input) {
         auto spec = tensor::ParseSpec(pair.second.IsScalar() ? pair.second.Scalar() : "");
         if (!spec.ok()) {
           y.Error(pair.second, "input." + pair.first.Scalar() + " " + spec.status().message());
         } else if (spec->shape.empty() || spec->shape[0] != -1) {
-          y.Error(pair.second, "input." + pair.first.Scalar() + " " + spec->Text() + " must begin with -1, the rows of a batch");
+          y.Error(pair.second,
+                  "input." + pair.first.Scalar() + " " + spec->Text() + " must begin with -1, the rows of a batch");
         } else {
           spec->name = pair.first.Scalar();
           c.inputs.push_back(std::move(*spec));
@@ -156,15 +167,18 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
       }
     }
     const YAML::Node stages = root["stages"];
-    if (!stages.IsDefined() || !stages.IsSequence() || stages.size() == 0 || stages.size() > static_cast<std::size_t>(limits::kMaxStages)) {
-      y.Error(stages.IsDefined() ? stages : root, fmt::format("stages must list 1 to {} stages, cheapest first", limits::kMaxStages));
+    if (!stages.IsDefined() || !stages.IsSequence() || stages.size() == 0 ||
+        stages.size() > static_cast<std::size_t>(limits::kMaxStages)) {
+      y.Error(stages.IsDefined() ? stages : root,
+              fmt::format("stages must list 1 to {} stages, cheapest first", limits::kMaxStages));
     } else {
       for (std::size_t i = 0; i < stages.size(); ++i) {
         const std::string where = fmt::format("stages[{}]", i);
         c.stages.push_back(ReadStage(y, stages[i], where));
         if (i > 0 && c.stages[i].tier < c.stages[i - 1].tier) {
-          y.Error(stages[i], fmt::format("{}.tier {} lies below {} of the stage before it; order stages from device up", where,
-                                         topology::Name(c.stages[i].tier), topology::Name(c.stages[i - 1].tier)));
+          y.Error(stages[i],
+                  fmt::format("{}.tier {} lies below {} of the stage before it; order stages from device up", where,
+                              topology::Name(c.stages[i].tier), topology::Name(c.stages[i - 1].tier)));
         }
       }
     }
@@ -177,20 +191,25 @@ Result<DecisionConfig> LoadDecisionFile(const std::filesystem::path& dir) {
   const auto path = dir / "decision.yaml";
   auto text = data::ReadFile(path, limits::kMaxConfigBytes);
   if (!text.ok()) {
-    return text.status().code() == Code::kNotFound ? NotFound(path.string() + " does not exist; `ganglion init` makes one") : text.status();
+    return text.status().code() == Code::kNotFound
+               ? NotFound(path.string() + " does not exist; `ganglion init` makes one")
+               : text.status();
   }
   return ParseDecisionFile(*text, dir, path.string());
 }
 
 std::string WriteDecisionFile(const DecisionConfig& c) {
   std::string text = fmt::format("decision: {}\ninput: {{", c.name);
-  for (std::size_t i = 0; i < c.inputs.size(); ++i) text += fmt::format("{}{}: \"{}\"", i > 0 ? ", " : "", c.inputs[i].name, c.inputs[i].Text());
+  for (std::size_t i = 0; i < c.inputs.size(); ++i)
+    text += fmt::format("{}{}: \"{}\"", i > 0 ? ", " : "", c.inputs[i].name, c.inputs[i].Text());
   text += "}\n";
   if (!c.labels.empty()) text += "labels: labels.txt\n";
-  text += fmt::format("promise: {{{}: {}, delta: {}}}\n", calibration::Name(c.promise.kind), c.promise.limit, c.promise.delta);
+  text += fmt::format("promise: {{{}: {}, delta: {}}}\n", calibration::Name(c.promise.kind), c.promise.limit,
+                      c.promise.delta);
   text += fmt::format("deadline: {}ms\n", std::chrono::duration_cast<std::chrono::milliseconds>(c.deadline).count());
-  text += fmt::format("when_late: {}  # {}\n", c.when_late == cascade::WhenLate::kAnswer ? "answer" : "fail",
-                      c.when_late == cascade::WhenLate::kAnswer ? "the best so far, marked degraded; or: fail" : "or: answer");
+  text += fmt::format(
+      "when_late: {}  # {}\n", c.when_late == cascade::WhenLate::kAnswer ? "answer" : "fail",
+      c.when_late == cascade::WhenLate::kAnswer ? "the best so far, marked degraded; or: fail" : "or: answer");
   text += "stages:  # cheapest first\n";
   for (const auto& s : c.stages) {
     text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));

@@ -56,7 +56,8 @@ struct DecisionConfig {
 // Reads DIR/decision.yaml and its labels file. Model files are not opened.
 Result<DecisionConfig> LoadDecisionFile(const std::filesystem::path& dir);
 // The same from text; `dir` is where its files would be.
-Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir, const std::string& shown_as);
+Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::filesystem::path& dir,
+                                         const std::string& shown_as);
 
 // A decision.yaml for the given stages: what `ganglion init` writes.
 std::string WriteDecisionFile(const DecisionConfig& config);

@@ -22,7 +22,8 @@ using tensor::DataType;
 using tensor::Tensor;
 
 // logits = x W + b over x FP32[-1,2]; W is 2 x 4.
-inline std::string LinearModel(const std::array<float, 8>& w, const std::string& input = "x", bool softmax = false, const std::string& extra_output = "") {
+inline std::string LinearModel(const std::array<float, 8>& w, const std::string& input = "x", bool softmax = false,
+                               const std::string& extra_output = "") {
   onnx::ModelProto model;
   graph::GraphBuilder g(&model);
   g.Input({input, DataType::kFp32, {-1, 2}});
@@ -32,7 +33,8 @@ inline std::string LinearModel(const std::array<float, 8>& w, const std::string&
   g.Output({softmax ? "p" : "logits", DataType::kFp32, {-1, 4}});
   if (!extra_output.empty()) {  // a confidence of its own: sigmoid of the largest logit's absolute sum
     const std::string axes = g.Ints("axes", {1});
-    const std::string sum = g.Node("ReduceSum", {g.Node("Mul", {"logits", "logits"}), axes}, {{"keepdims", std::int64_t{1}}});
+    const std::string sum =
+        g.Node("ReduceSum", {g.Node("Mul", {"logits", "logits"}), axes}, {{"keepdims", std::int64_t{1}}});
     g.Node("Tanh", {sum}, {}, extra_output);
     g.Output({extra_output, DataType::kFp32, {-1, 1}});
   }
@@ -75,7 +77,9 @@ class DecisionDir : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(dir_); }
 
-  void Write(const std::string& file, const std::string& bytes) { ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok()); }
+  void Write(const std::string& file, const std::string& bytes) {
+    ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
+  }
 
   // device (blurred), edge, and an ensemble at the top.
   void WriteThreeTiers(const std::string& stages = "") {
@@ -94,10 +98,11 @@ stages:
   - {tier: edge, model: edge.onnx, confidence: margin}
   - {tier: global, ensemble: [a.onnx, b.onnx]}
 )"
-                                              : stages));
+                     : stages));
   }
 
-  Result<Calibrated> Calibrate(const Decision& decision, const Points& p, const calibration::Promise& promise, std::uint64_t seed = 1) {
+  Result<Calibrated> Calibrate(const Decision& decision, const Points& p, const calibration::Promise& promise,
+                               std::uint64_t seed = 1) {
     const tensor::View view = p.x.View();
     CalibrateOptions options;
     options.promise = promise;

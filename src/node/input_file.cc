@@ -25,7 +25,8 @@ std::int64_t RowSize(const tensor::Spec& spec) {
 // `t` as rows of the input: same datatype, and a shape that matches.
 Result<Tensor> Fit(const tensor::Spec& spec, const Tensor& t) {
   const auto refuse = [&] {
-    return InvalidArgument(fmt::format("the file holds {}{}, input \"{}\" wants {}; reshape, or set pre", tensor::Name(t.type()), tensor::ShapeText(t.shape()), spec.name, spec.Text()));
+    return InvalidArgument(fmt::format("the file holds {}{}, input \"{}\" wants {}; reshape, or set pre",
+                                       tensor::Name(t.type()), tensor::ShapeText(t.shape()), spec.name, spec.Text()));
   };
   Tensor numbers = t;
   if (t.type() != spec.type) {
@@ -74,7 +75,8 @@ Result<Tensor> FromJson(const wire::Json& j) {
 }
 
 Result<std::vector<Tensor>> FromImage(const DecisionConfig& config, std::span<const std::byte> bytes) {
-  if (config.inputs.size() != 1) return InvalidArgument(fmt::format("an image is one input, {} takes {}", config.name, config.inputs.size()));
+  if (config.inputs.size() != 1)
+    return InvalidArgument(fmt::format("an image is one input, {} takes {}", config.name, config.inputs.size()));
   const auto& spec = config.inputs[0];
   const std::int64_t row = RowSize(spec);
   std::string seen;
@@ -96,7 +98,8 @@ Result<std::vector<Tensor>> FromImage(const DecisionConfig& config, std::span<co
     ASSIGN_OR_RETURN(auto fit, Fit(spec, image));
     return std::vector<Tensor>{std::move(fit)};
   }
-  return InvalidArgument(fmt::format("the image has {} pixels, input \"{}\" wants {}; resize the image, or set pre", seen, spec.name, spec.Text()));
+  return InvalidArgument(fmt::format("the image has {} pixels, input \"{}\" wants {}; resize the image, or set pre",
+                                     seen, spec.name, spec.Text()));
 }
 
 Result<std::vector<Tensor>> Load(const DecisionConfig& config, const std::string& path) {
@@ -118,7 +121,9 @@ Result<std::vector<Tensor>> Load(const DecisionConfig& config, const std::string
     }
     return inputs;
   }
-  if (config.inputs.size() != 1) return InvalidArgument(fmt::format("{} takes {} inputs; give them as .npz or .json", config.name, config.inputs.size()));
+  if (config.inputs.size() != 1)
+    return InvalidArgument(
+        fmt::format("{} takes {} inputs; give them as .npz or .json", config.name, config.inputs.size()));
   Tensor t;
   if (extension == ".npy") {
     ASSIGN_OR_RETURN(t, data::ParseNpy(bytes));
@@ -136,7 +141,8 @@ Result<std::vector<Tensor>> Load(const DecisionConfig& config, const std::string
       ASSIGN_OR_RETURN(t, Tensor::From<float>({t.shape()[0], static_cast<std::int64_t>(columns - 1)}, kept));
     }
   } else {
-    return InvalidArgument("\"" + extension + "\" is no input this version reads; .npy, .npz, .csv, .json, .png and .jpg are");
+    return InvalidArgument("\"" + extension +
+                           "\" is no input this version reads; .npy, .npz, .csv, .json, .png and .jpg are");
   }
   ASSIGN_OR_RETURN(auto fit, Fit(config.inputs[0], t));
   inputs.push_back(std::move(fit));
@@ -150,7 +156,9 @@ Result<std::vector<Tensor>> ParseJsonInputs(const DecisionConfig& config, const 
   RETURN_IF_ERROR(wire::ParseJson(text, &j));
   std::vector<Tensor> inputs;
   if (!j.is_object()) {
-    if (config.inputs.size() != 1) return InvalidArgument(fmt::format("{} takes {} inputs; write {{\"inputs\": [...]}}", config.name, config.inputs.size()));
+    if (config.inputs.size() != 1)
+      return InvalidArgument(
+          fmt::format("{} takes {} inputs; write {{\"inputs\": [...]}}", config.name, config.inputs.size()));
     ASSIGN_OR_RETURN(const Tensor t, FromJson(j));
     ASSIGN_OR_RETURN(auto fit, Fit(config.inputs[0], t));
     inputs.push_back(std::move(fit));
@@ -189,7 +197,8 @@ Result<std::vector<Tensor>> LoadInputs(const DecisionConfig& config, const std::
   }
   for (std::size_t i = 1; i < inputs->size(); ++i) {
     if ((*inputs)[i].shape()[0] != (*inputs)[0].shape()[0]) {
-      return InvalidArgument(fmt::format("{}: input \"{}\" has {} rows, \"{}\" has {}", path, config.inputs[i].name, (*inputs)[i].shape()[0], config.inputs[0].name, (*inputs)[0].shape()[0]));
+      return InvalidArgument(fmt::format("{}: input \"{}\" has {} rows, \"{}\" has {}", path, config.inputs[i].name,
+                                         (*inputs)[i].shape()[0], config.inputs[0].name, (*inputs)[0].shape()[0]));
     }
   }
   return inputs;

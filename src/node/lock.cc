@@ -84,9 +84,12 @@ std::string WriteLock(const Lock& lock) {
   j["decision"] = lock.decision;
   j["promise"][std::string(calibration::Name(lock.promise.kind))] = lock.promise.limit;
   j["promise"]["delta"] = lock.promise.delta;
-  j["data"] = {{"sha256", lock.data_digest}, {"tuning_rows", lock.tuning_rows}, {"certifying_rows", lock.certifying_rows}, {"seed", lock.seed}};
-  j["certificate"] = {{"holds", lock.holds}, {"p_value", lock.p_value}, {"accepted", lock.accepted},
-                      {"broken", lock.broken}, {"start", lock.start},    {"point", lock.point}};
+  j["data"] = {{"sha256", lock.data_digest},
+               {"tuning_rows", lock.tuning_rows},
+               {"certifying_rows", lock.certifying_rows},
+               {"seed", lock.seed}};
+  j["certificate"] = {{"holds", lock.holds},   {"p_value", lock.p_value}, {"accepted", lock.accepted},
+                      {"broken", lock.broken}, {"start", lock.start},     {"point", lock.point}};
   j["stages"] = Json::array();
   for (const auto& s : lock.stages) {
     Json one;
@@ -94,7 +97,8 @@ std::string WriteLock(const Lock& lock) {
     one["files"] = Json::array();
     for (const auto& f : s.files) one["files"].push_back({{"file", f.file}, {"sha256", f.digest.Hex()}});
     one["temperature"] = s.temperature;
-    one["confidence"] = s.confidence_output.empty() ? std::string(calibration::Name(s.measure)) : "output:" + s.confidence_output;
+    one["confidence"] =
+        s.confidence_output.empty() ? std::string(calibration::Name(s.measure)) : "output:" + s.confidence_output;
     one["threshold"] = ThresholdJson(s.threshold);
     one["accepted"] = s.accepted;
     one["wrong"] = s.wrong;
@@ -103,7 +107,8 @@ std::string WriteLock(const Lock& lock) {
   }
   j["plug_in"] = ThresholdsJson(lock.plug_in);
   j["path"] = Json::array();
-  for (const auto& p : lock.path) j["path"].push_back({{"thresholds", ThresholdsJson(p.thresholds)}, {"accepted", p.accepted}, {"broken", p.broken}});
+  for (const auto& p : lock.path)
+    j["path"].push_back({{"thresholds", ThresholdsJson(p.thresholds)}, {"accepted", p.accepted}, {"broken", p.broken}});
   return wire::WriteJson(j);
 }
 
@@ -111,7 +116,9 @@ Result<Lock> ParseLock(const std::string& text) {
   Json j;
   RETURN_IF_ERROR(wire::ParseJson(text, &j));
   ASSIGN_OR_RETURN(const std::int64_t version, wire::GetInteger(j, "ganglion_lock"));
-  if (version != 1) return Unimplemented("lock of format " + std::to_string(version) + ", this version reads format 1; calibrate again");
+  if (version != 1)
+    return Unimplemented("lock of format " + std::to_string(version) +
+                         ", this version reads format 1; calibrate again");
   Lock lock;
   ASSIGN_OR_RETURN(lock.decision, wire::GetString(j, "decision"));
   ASSIGN_OR_RETURN(const Json* promise, wire::GetObject(j, "promise"));
@@ -159,9 +166,11 @@ Result<Lock> ParseLock(const std::string& text) {
     lock.path.push_back(std::move(one));
   }
   for (const auto& p : lock.path) {
-    if (p.thresholds.size() + 1 != lock.stages.size()) return InvalidArgument("a point of the path has other stages than the lock");
+    if (p.thresholds.size() + 1 != lock.stages.size())
+      return InvalidArgument("a point of the path has other stages than the lock");
   }
-  if (lock.plug_in.size() + 1 != lock.stages.size()) return InvalidArgument("\"plug_in\" has other stages than the lock");
+  if (lock.plug_in.size() + 1 != lock.stages.size())
+    return InvalidArgument("\"plug_in\" has other stages than the lock");
   return lock;
 }
 
@@ -170,7 +179,8 @@ Result<Lock> LoadLock(const std::filesystem::path& dir) {
   const auto text = data::ReadFile(path, limits::kMaxJsonBytes);
   if (!text.ok()) {
     if (text.status().code() != Code::kNotFound) return text.status();
-    return FailedPrecondition(dir.string() + " is not calibrated; run ganglion calibrate " + dir.string() + " --data F");
+    return FailedPrecondition(dir.string() + " is not calibrated; run ganglion calibrate " + dir.string() +
+                              " --data F");
   }
   auto lock = ParseLock(*text);
   if (!lock.ok()) return lock.status().Within(path.string());
@@ -179,19 +189,22 @@ Result<Lock> LoadLock(const std::filesystem::path& dir) {
 
 Status Certifies(const Lock& lock, const std::string& decision, const std::vector<const Stage*>& stages) {
   const std::string again = " Run ganglion calibrate " + decision + ".";
-  if (lock.decision != decision) return FailedPrecondition(decision + ": decision.lock is of \"" + lock.decision + "\"." + again);
+  if (lock.decision != decision)
+    return FailedPrecondition(decision + ": decision.lock is of \"" + lock.decision + "\"." + again);
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const bool same = i < lock.stages.size() && lock.stages[i].tier == stages[i]->config().tier &&
                       lock.stages[i].files.size() == stages[i]->files().size() &&
                       lock.stages[i].confidence_output == stages[i]->config().confidence_output &&
                       (!stages[i]->config().measure || lock.stages[i].measure == *stages[i]->config().measure);
-    if (!same) return FailedPrecondition(fmt::format("{}: stages[{}] is not the stage that decision.lock certifies. Not loaded.{}", decision, i, again));
+    if (!same)
+      return FailedPrecondition(fmt::format(
+          "{}: stages[{}] is not the stage that decision.lock certifies. Not loaded.{}", decision, i, again));
     for (std::size_t f = 0; f < stages[i]->files().size(); ++f) {
       const auto& have = stages[i]->files()[f];
       const auto& want = lock.stages[i].files[f];
       if (have.digest == want.digest) continue;
-      return FailedPrecondition(fmt::format("{}: {} is {}, decision.lock certifies {}. Not loaded.{}", decision, have.file, have.digest.Short(),
-                                            want.digest.Short(), again));
+      return FailedPrecondition(fmt::format("{}: {} is {}, decision.lock certifies {}. Not loaded.{}", decision,
+                                            have.file, have.digest.Short(), want.digest.Short(), again));
     }
   }
   return {};

@@ -62,16 +62,21 @@ stages:
   ASSERT_FALSE(r.ok());
   const std::string& m = r.status().message();
   for (const char* expected :
-       {"decision.yaml:1 decision \"my/decision\" has a character", "decision.yaml:2 input.image FP32[1,784] must begin with -1", "decision.yaml:2 input.other \"FP33[-1]\"",
-        "decision.yaml:3 promise takes exactly one", "decision.yaml:4 deadline \"soon\" is no time", "decision.yaml:5 when_late \"whenever\"", "decision.yaml:6 audit is not in this version",
-        "decision.yaml:7 colour is unknown", "decision.yaml:9 stages[0].tier \"cloud\" is no tier; one of device, edge, region, global", "decision.yaml:10 stages[1] takes one of model and ensemble",
-        "decision.yaml:11 stages[2].ensemble must list 2", "decision.yaml:12 stages[3].confidence \"vibes\"", "decision.yaml:13 stages[4] must be a mapping"}) {
+       {"decision.yaml:1 decision \"my/decision\" has a character",
+        "decision.yaml:2 input.image FP32[1,784] must begin with -1", "decision.yaml:2 input.other \"FP33[-1]\"",
+        "decision.yaml:3 promise takes exactly one", "decision.yaml:4 deadline \"soon\" is no time",
+        "decision.yaml:5 when_late \"whenever\"", "decision.yaml:6 audit is not in this version",
+        "decision.yaml:7 colour is unknown",
+        "decision.yaml:9 stages[0].tier \"cloud\" is no tier; one of device, edge, region, global",
+        "decision.yaml:10 stages[1] takes one of model and ensemble", "decision.yaml:11 stages[2].ensemble must list 2",
+        "decision.yaml:12 stages[3].confidence \"vibes\"", "decision.yaml:13 stages[4] must be a mapping"}) {
     EXPECT_NE(m.find(expected), std::string::npos) << "missing: " << expected << "\nin:\n" << m;
   }
 }
 
 TEST(DecisionFile, SurvivesWhatIsNoYamlOrNoMapping) {
-  for (const char* text : {"", "just text", "- a\n- b", "decision: [", "a: &a [*a]", "stages: 3", "decision: x\ninput: 7\nstages: []", "promise: 4", "\t"}) {
+  for (const char* text : {"", "just text", "- a\n- b", "decision: [", "a: &a [*a]", "stages: 3",
+                           "decision: x\ninput: 7\nstages: []", "promise: 4", "\t"}) {
     EXPECT_FALSE(ParseDecisionFile(text, ".", "d").ok()) << text;
   }
 }
@@ -80,7 +85,8 @@ TEST(Duration, ReadsTheUsualUnits) {
   EXPECT_EQ(ParseDuration("150ms").value(), std::chrono::milliseconds(150));
   EXPECT_EQ(ParseDuration("2.5s").value(), std::chrono::milliseconds(2500));
   EXPECT_EQ(ParseDuration("500us").value(), std::chrono::microseconds(500));
-  for (const char* bad : {"", "5", "ms", "-1s", "1e300s", "5 ms", "nan s", "infs"}) EXPECT_FALSE(ParseDuration(bad).ok()) << bad;
+  for (const char* bad : {"", "5", "ms", "-1s", "1e300s", "5 ms", "nan s", "infs"})
+    EXPECT_FALSE(ParseDuration(bad).ok()) << bad;
 }
 
 class Node : public DecisionDir {
@@ -148,19 +154,22 @@ TEST_F(Node, RefusesInputsThatAreNotFiniteOrNotTheRightShape) {
   WriteThreeTiers();
   CalibrateInPlace();
   const auto d = Decision::Open(engine_, dir_).value();
-  EXPECT_NE(DecideRow(*d, std::nanf(""), 1).status().message().find("input \"point\" has NaN at element 0"), std::string::npos);
+  EXPECT_NE(DecideRow(*d, std::nanf(""), 1).status().message().find("input \"point\" has NaN at element 0"),
+            std::string::npos);
   EXPECT_FALSE(DecideRow(*d, 1, std::numeric_limits<float>::infinity()).ok());
   const std::array<float, 3> row{1, 2, 3};
   const tensor::Shape shape{1, 3};
   const tensor::View view{DataType::kFp32, shape, std::as_bytes(std::span(row))};
   const SteadyClock clock;
-  EXPECT_EQ(d->Decide({&view, 1}, clock, clock.Now()).status().message(), "input \"point\" is FP32[1,3], want FP32[-1,2]; reshape, or set pre");
+  EXPECT_EQ(d->Decide({&view, 1}, clock, clock.Now()).status().message(),
+            "input \"point\" is FP32[1,3], want FP32[-1,2]; reshape, or set pre");
   EXPECT_FALSE(d->Decide({}, clock, clock.Now()).ok());
 }
 
 TEST_F(Node, ServesOnlyTheModelsItsLockCertifies) {
   WriteThreeTiers();
-  EXPECT_NE(Decision::Open(engine_, dir_).status().message().find("is not calibrated; run ganglion calibrate"), std::string::npos);
+  EXPECT_NE(Decision::Open(engine_, dir_).status().message().find("is not calibrated; run ganglion calibrate"),
+            std::string::npos);
   CalibrateInPlace();
   ASSERT_TRUE(Decision::Open(engine_, dir_).ok());
   Write("edge.onnx", LinearModel(Quadrants(3, .31f)));
@@ -183,12 +192,14 @@ TEST_F(Node, LockReadsWhatItWritesAndRefusesDamage) {
   EXPECT_EQ(lock->stages.size(), 3u);
   EXPECT_LT(lock->stages[0].threshold, 1.0);
   EXPECT_EQ(lock->stages[2].threshold, calibration::kNever);
-  for (std::size_t cut : {std::size_t{0}, std::size_t{1}, text.size() / 2, text.size() - 3}) EXPECT_FALSE(ParseLock(text.substr(0, cut)).ok()) << cut;
-  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{{"\"ganglion_lock\": 1", "\"ganglion_lock\": 2"},
-                                                                                  {"\"threshold\": ", "\"threshold\": -"},
-                                                                                  {"\"loss_at_most\"", "\"luck\""},
-                                                                                  {"\"tier\": \"edge\"", "\"tier\": \"moon\""},
-                                                                                  {"\"confidence\": \"margin\"", "\"confidence\": \"vibes\""}}) {
+  for (std::size_t cut : {std::size_t{0}, std::size_t{1}, text.size() / 2, text.size() - 3})
+    EXPECT_FALSE(ParseLock(text.substr(0, cut)).ok()) << cut;
+  for (const auto& [from, to] :
+       std::vector<std::pair<std::string, std::string>>{{"\"ganglion_lock\": 1", "\"ganglion_lock\": 2"},
+                                                        {"\"threshold\": ", "\"threshold\": -"},
+                                                        {"\"loss_at_most\"", "\"luck\""},
+                                                        {"\"tier\": \"edge\"", "\"tier\": \"moon\""},
+                                                        {"\"confidence\": \"margin\"", "\"confidence\": \"vibes\""}}) {
     std::string bad = text;
     bad.replace(bad.find(from), from.size(), to);
     EXPECT_FALSE(ParseLock(bad).ok()) << to;
@@ -201,14 +212,21 @@ TEST_F(Node, CalibrationRefusesSetsTooSmallToCertifyAnything) {
   const auto small = Calibrate(*d, MakePoints(300, 1), {calibration::PromiseKind::kLoss, .01, .1});
   ASSERT_FALSE(small.ok());
   EXPECT_EQ(small.status().message(),
-            "loss_at_most 0.01 at 90% needs >= 230 certifying rows, all right; half of 300 are 150. Add rows (at least 460 in all), or raise loss_at_most or delta.");
+            "loss_at_most 0.01 at 90% needs >= 230 certifying rows, all right; half of 300 are 150. Add rows (at least "
+            "460 in all), or raise loss_at_most or delta.");
   auto unlabelled = MakePoints(1000, 1);
   unlabelled.labels.clear();
-  EXPECT_NE(Calibrate(*d, unlabelled, {calibration::PromiseKind::kLoss, .05, .1}).status().message().find("needs labels"), std::string::npos);
+  EXPECT_NE(
+      Calibrate(*d, unlabelled, {calibration::PromiseKind::kLoss, .05, .1}).status().message().find("needs labels"),
+      std::string::npos);
   EXPECT_TRUE(Calibrate(*d, unlabelled, {calibration::PromiseKind::kDisagreement, .05, .1}).ok());
   auto wrong = MakePoints(1000, 1);
   wrong.labels[7] = 4;
-  EXPECT_NE(Calibrate(*d, wrong, {calibration::PromiseKind::kLoss, .05, .1}).status().message().find("label 4 of row 7 is out of range"), std::string::npos);
+  EXPECT_NE(Calibrate(*d, wrong, {calibration::PromiseKind::kLoss, .05, .1})
+                .status()
+                .message()
+                .find("label 4 of row 7 is out of range"),
+            std::string::npos);
 }
 
 TEST_F(Node, AcceptsNothingAndSaysSoWhereNoThresholdKeepsThePromise) {
@@ -275,9 +293,12 @@ TEST_F(Node, SaysWhatDoesNotFitTogether) {
     g.Output({"y", DataType::kFp32, {-1, 3}});
     return graph::Serialize(m);
   }());
-  EXPECT_NE(refusal("  - {tier: device, model: wide.onnx}\n").find("plane stages[0]: wide.onnx: input \"x\" is FP32[1,2], want FP32[-1,3]"), std::string::npos);
+  EXPECT_NE(refusal("  - {tier: device, model: wide.onnx}\n")
+                .find("plane stages[0]: wide.onnx: input \"x\" is FP32[1,2], want FP32[-1,3]"),
+            std::string::npos);
   EXPECT_NE(refusal("  - {tier: device, model: missing.onnx}\n").find("missing.onnx"), std::string::npos);
-  EXPECT_NE(refusal("  - {tier: device, model: a.onnx, confidence: {output: nope}}\n").find("no output \"nope\""), std::string::npos);
+  EXPECT_NE(refusal("  - {tier: device, model: a.onnx, confidence: {output: nope}}\n").find("no output \"nope\""),
+            std::string::npos);
   Write("junk.onnx", "this is no model");
   EXPECT_NE(refusal("  - {tier: device, model: junk.onnx}\n").find("junk.onnx: not an ONNX file"), std::string::npos);
 }
@@ -303,13 +324,15 @@ TEST_F(Node, ManyThreadsGetTheSameAnswers) {
   const auto d = Decision::Open(engine_, dir_).value();
   const auto p = MakePoints(100, 9);
   std::vector<int> expected;
-  for (std::size_t r = 0; r < 100; ++r) expected.push_back(DecideRow(*d, p.x.As<float>()[2 * r], p.x.As<float>()[2 * r + 1])->label);
+  for (std::size_t r = 0; r < 100; ++r)
+    expected.push_back(DecideRow(*d, p.x.As<float>()[2 * r], p.x.As<float>()[2 * r + 1])->label);
   std::array<int, 4> wrong{};
   {
     std::vector<std::jthread> threads;
     for (std::size_t t = 0; t < wrong.size(); ++t) {
       threads.emplace_back([&, t] {
-        for (std::size_t r = 0; r < 100; ++r) wrong[t] += DecideRow(*d, p.x.As<float>()[2 * r], p.x.As<float>()[2 * r + 1])->label != expected[r];
+        for (std::size_t r = 0; r < 100; ++r)
+          wrong[t] += DecideRow(*d, p.x.As<float>()[2 * r], p.x.As<float>()[2 * r + 1])->label != expected[r];
       });
     }
   }
@@ -328,19 +351,23 @@ TEST_F(Node, InputsComeFromFiles) {
   EXPECT_EQ(load("b.csv", "label,u,v\n1,2,3\n")->at(0).As<float>()[0], 2);
   EXPECT_EQ(load("a.json", "[[1,2],[3,4],[5,6]]")->at(0).shape()[0], 3);
   EXPECT_EQ(load("one.json", "[1,2]")->at(0).shape(), (tensor::Shape{1, 2}));
-  EXPECT_EQ(load("v2.json", R"({"inputs":[{"name":"point","shape":[1,2],"datatype":"FP32","data":[5,6]}]})")->at(0).As<float>()[1], 6);
+  EXPECT_EQ(load("v2.json", R"({"inputs":[{"name":"point","shape":[1,2],"datatype":"FP32","data":[5,6]}]})")
+                ->at(0)
+                .As<float>()[1],
+            6);
   const std::array<double, 4> x{1, 2, 3, 4};
   EXPECT_EQ(load("a.npy", data::WriteNpy(Tensor::From<double>({2, 2}, x)->View()))->at(0).type(), DataType::kFp32);
-  for (const auto& [name, bytes] : std::vector<std::pair<std::string, std::string>>{{"bad.csv", "1,2,3\n"},
-                                                                                     {"ragged.json", "[[1,2],[3]]"},
-                                                                                     {"deep.json", "[[1,2],3]"},
-                                                                                     {"text.json", "[\"a\"]"},
-                                                                                     {"big.json", "[1e300,1]"},
-                                                                                     {"other.json", R"({"inputs":[{"name":"q","data":[1,2]}]})"},
-                                                                                     {"shape.json", R"({"inputs":[{"name":"point","shape":[9,9],"data":[1,2]}]})"},
-                                                                                     {"what.txt", "1,2"},
-                                                                                     {"not.png", "\x89PNG\r\n\x1a\n"},
-                                                                                     {"empty.npy", ""}}) {
+  for (const auto& [name, bytes] : std::vector<std::pair<std::string, std::string>>{
+           {"bad.csv", "1,2,3\n"},
+           {"ragged.json", "[[1,2],[3]]"},
+           {"deep.json", "[[1,2],3]"},
+           {"text.json", "[\"a\"]"},
+           {"big.json", "[1e300,1]"},
+           {"other.json", R"({"inputs":[{"name":"q","data":[1,2]}]})"},
+           {"shape.json", R"({"inputs":[{"name":"point","shape":[9,9],"data":[1,2]}]})"},
+           {"what.txt", "1,2"},
+           {"not.png", "\x89PNG\r\n\x1a\n"},
+           {"empty.npy", ""}}) {
     const auto r = load(name, bytes);
     EXPECT_FALSE(r.ok()) << name;
     EXPECT_TRUE(r.ok() || r.status().message().find(name) != std::string::npos) << r.status().message();
@@ -355,7 +382,9 @@ TEST_F(Node, TopologyFileOverridesTheTable) {
   EXPECT_EQ(t->at(topology::Tier::kRegion).price, .01);
   Write("bad.yaml", "edge: {latency: [3ms, 1ms], price: -1, availability: 2}\nmoon: {}\n");
   const std::string m = LoadTopologyFile(dir_ / "bad.yaml").status().message();
-  for (const char* e : {"edge.latency must be two times", "edge.price must be at least 0", "edge.availability", "moon is unknown"}) EXPECT_NE(m.find(e), std::string::npos) << m;
+  for (const char* e :
+       {"edge.latency must be two times", "edge.price must be at least 0", "edge.availability", "moon is unknown"})
+    EXPECT_NE(m.find(e), std::string::npos) << m;
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ Stage::~Stage() = default;
 Stage::Lane::Lane() = default;
 Stage::Lane::~Lane() = default;
 
-Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file, bool member) {
+Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config,
+                       const std::string& file, bool member) {
   ASSIGN_OR_RETURN(std::string bytes, data::ReadFile(config.dir / file, limits::kMaxModelBytes));
   ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes(file, std::move(bytes)));
   Graph g;
@@ -50,7 +51,8 @@ Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const Dec
     if (!slot) {
       std::string have;
       for (const std::size_t s : at_hand_) have += " " + slot_specs_[s].name;
-      return InvalidArgument(fmt::format("{}: its input \"{}\" is none of the tensors at hand:{}", file, in.name, have));
+      return InvalidArgument(
+          fmt::format("{}: its input \"{}\" is none of the tensors at hand:{}", file, in.name, have));
     }
     g.reads.push_back(*slot);
     if (!in.shape.empty() && in.shape[0] != -1) batches_ = false;
@@ -62,7 +64,8 @@ Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const Dec
   return {};
 }
 
-Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, std::size_t index) {
+Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config,
+                                           std::size_t index) {
   std::unique_ptr<Stage> stage(new Stage);
   Stage& s = *stage;
   s.config_ = config.stages[index];
@@ -105,7 +108,8 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
       if (!s.confidence_slot_) {
         std::string have;
         for (std::size_t i = s.inputs_; i < s.slot_specs_.size(); ++i) have += " " + s.slot_specs_[i].name;
-        return InvalidArgument(fmt::format("no output \"{}\" for the confidence; there are:{}", s.config_.confidence_output, have));
+        return InvalidArgument(
+            fmt::format("no output \"{}\" for the confidence; there are:{}", s.config_.confidence_output, have));
       }
     }
     return s.DryRun(config);
@@ -139,24 +143,27 @@ Status Stage::DryRun(const DecisionConfig& config) {
     const Tensor& t = slots[slot];
     const auto& shape = t.shape();
     if (t.type() != DataType::kFp32 || shape.empty() || shape[0] != 1) {
-      return InvalidArgument(fmt::format("{} \"{}\" is {}{}, want FP32 with a row for each row of the input", what, slot_specs_[slot].name,
-                                         tensor::Name(t.type()), tensor::ShapeText(shape)));
+      return InvalidArgument(fmt::format("{} \"{}\" is {}{}, want FP32 with a row for each row of the input", what,
+                                         slot_specs_[slot].name, tensor::Name(t.type()), tensor::ShapeText(shape)));
     }
     return {};
   };
   RETURN_IF_ERROR(check(score_slot_, "output"));
   classes_ = slots[score_slot_].As<float>().size();
-  if (classes_ == 0 || classes_ > static_cast<std::size_t>(limits::kMaxClasses)) return InvalidArgument(fmt::format("a stage with {} classes", classes_));
+  if (classes_ == 0 || classes_ > static_cast<std::size_t>(limits::kMaxClasses))
+    return InvalidArgument(fmt::format("a stage with {} classes", classes_));
   for (const Graph& g : graphs_) {
     if (!g.member) continue;
     RETURN_IF_ERROR(check(g.first_output, "output"));
-    if (slots[g.first_output].As<float>().size() != slots[graphs_.back().member ? score_slot_ : *mean_slot_].As<float>().size()) {
+    if (slots[g.first_output].As<float>().size() !=
+        slots[graphs_.back().member ? score_slot_ : *mean_slot_].As<float>().size()) {
       return InvalidArgument("the members of the ensemble have different numbers of classes");
     }
   }
   if (confidence_slot_) {
     RETURN_IF_ERROR(check(*confidence_slot_, "confidence"));
-    if (slots[*confidence_slot_].As<float>().size() != 1) return InvalidArgument("confidence \"" + config_.confidence_output + "\" is more than one number a row");
+    if (slots[*confidence_slot_].As<float>().size() != 1)
+      return InvalidArgument("confidence \"" + config_.confidence_output + "\" is more than one number a row");
   }
   return {};
 }
@@ -207,7 +214,8 @@ Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
       }
     }
     const auto scores = slots[score_slot_].As<float>();
-    if (scores.size() != n * classes_) return Internal(fmt::format("{} gives {} numbers for {} rows", files_.back().file, scores.size(), n));
+    if (scores.size() != n * classes_)
+      return Internal(fmt::format("{} gives {} numbers for {} rows", files_.back().file, scores.size(), n));
     for (std::size_t row = 0; row < n; ++row) {
       const std::size_t at = static_cast<std::size_t>(begin) + row;
       ToLogits(scores.subspan(row * classes_, classes_), std::span(all.z).subspan(at * classes_, classes_));
@@ -231,8 +239,10 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
     std::vector<runtime::NamedView> in;
     std::vector<runtime::NamedMutableView> out;
     const auto& signature = g.session->signature();
-    for (std::size_t i = 0; i < g.reads.size(); ++i) in.push_back({signature.inputs[i].name, lane->slots_[g.reads[i]].View()});
-    for (std::size_t i = 0; i < signature.outputs.size(); ++i) out.push_back({signature.outputs[i].name, lane->slots_[g.first_output + i].Mutable()});
+    for (std::size_t i = 0; i < g.reads.size(); ++i)
+      in.push_back({signature.inputs[i].name, lane->slots_[g.reads[i]].View()});
+    for (std::size_t i = 0; i < signature.outputs.size(); ++i)
+      out.push_back({signature.outputs[i].name, lane->slots_[g.first_output + i].Mutable()});
     auto binding = g.session->Bind(std::move(in), std::move(out));
     if (!binding.ok()) return nullptr;
     lane->bindings_.push_back(std::move(*binding));
@@ -241,7 +251,8 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
 }
 
 Status Stage::Lane::Run(std::span<const tensor::View> inputs) {
-  for (std::size_t i = 0; i < inputs.size(); ++i) std::memcpy(slots_[i].Mutable().bytes.data(), inputs[i].bytes.data(), inputs[i].bytes.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    std::memcpy(slots_[i].Mutable().bytes.data(), inputs[i].bytes.data(), inputs[i].bytes.size());
   const Stage& s = *stage_;
   for (std::size_t g = 0; g < bindings_.size(); ++g) {
     const bool last_member = s.graphs_[g].member && (g + 1 == bindings_.size() || !s.graphs_[g + 1].member);
@@ -250,7 +261,9 @@ Status Stage::Lane::Run(std::span<const tensor::View> inputs) {
     const auto mean = slots_[*s.mean_slot_].As<float>();
     std::fill(mean.begin(), mean.end(), 0.f);
     for (const Graph& m : s.graphs_) {
-      if (m.member) AddSoftmax(slots_[m.first_output].As<float>(), m.probabilities, 1 / static_cast<float>(s.config_.models.size()), mean);
+      if (m.member)
+        AddSoftmax(slots_[m.first_output].As<float>(), m.probabilities, 1 / static_cast<float>(s.config_.models.size()),
+                   mean);
     }
   }
   s.ToLogits(slots_[s.score_slot_].As<float>(), z_);

@@ -32,7 +32,8 @@ struct StageFile {
 
 class Stage {
  public:
-  static Result<std::unique_ptr<Stage>> Load(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, std::size_t index);
+  static Result<std::unique_ptr<Stage>> Load(const std::shared_ptr<runtime::Engine>& engine,
+                                             const DecisionConfig& config, std::size_t index);
   ~Stage();
 
   const StageConfig& config() const { return config_; }
@@ -78,18 +79,19 @@ class Stage {
     bool member = false;  // of an ensemble
     bool probabilities = false;
   };
-  Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file, bool member);
+  Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file,
+                  bool member);
   Status DryRun(const DecisionConfig& config);
   void ToLogits(std::span<const float> scores, std::span<float> z) const;
 
   StageConfig config_;
   std::vector<StageFile> files_;
-  std::vector<tensor::Spec> slot_specs_;          // inputs, then outputs of each graph, then the ensemble's mean
-  std::vector<tensor::Shape> slot_shapes_;        // of one row, as the dry run found them
-  std::vector<std::size_t> at_hand_;              // slots the next graph may read by position
+  std::vector<tensor::Spec> slot_specs_;    // inputs, then outputs of each graph, then the ensemble's mean
+  std::vector<tensor::Shape> slot_shapes_;  // of one row, as the dry run found them
+  std::vector<std::size_t> at_hand_;        // slots the next graph may read by position
   std::vector<Graph> graphs_;
   std::size_t inputs_ = 0;
-  std::optional<std::size_t> mean_slot_;          // ensemble
+  std::optional<std::size_t> mean_slot_;  // ensemble
   std::size_t score_slot_ = 0;
   std::optional<std::size_t> confidence_slot_;
   bool probabilities_ = false;

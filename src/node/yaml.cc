@@ -16,7 +16,9 @@ YamlReader::YamlReader(std::string file, const std::string& text) : file_(std::m
   }
 }
 
-void YamlReader::Error(const YAML::Node& at, const std::string& what) { errors_.emplace_back(at.Mark().line + 1, what); }
+void YamlReader::Error(const YAML::Node& at, const std::string& what) {
+  errors_.emplace_back(at.Mark().line + 1, what);
+}
 
 Status YamlReader::Finish() const {
   if (errors_.empty()) return {};
@@ -43,7 +45,8 @@ void YamlReader::KnownKeys(const YAML::Node& map, const std::string& where, cons
   }
 }
 
-std::optional<std::string> YamlReader::Text(const YAML::Node& map, const std::string& where, const std::string& key, bool required) {
+std::optional<std::string> YamlReader::Text(const YAML::Node& map, const std::string& where, const std::string& key,
+                                            bool required) {
   const YAML::Node v = map.IsMap() ? map[key] : YAML::Node(YAML::NodeType::Undefined);
   if (!v.IsDefined() || v.IsNull()) {
     if (required) Error(map, where + key + " is missing");
@@ -56,7 +59,8 @@ std::optional<std::string> YamlReader::Text(const YAML::Node& map, const std::st
   return v.Scalar();
 }
 
-std::optional<double> YamlReader::Number(const YAML::Node& map, const std::string& where, const std::string& key, bool required) {
+std::optional<double> YamlReader::Number(const YAML::Node& map, const std::string& where, const std::string& key,
+                                         bool required) {
   const auto text = Text(map, where, key, required);
   if (!text) return std::nullopt;
   double value = 0;
@@ -83,7 +87,13 @@ Result<Duration> ParseDuration(const std::string& text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string unit(end, text.data() + text.size());
-  const double ns = unit == "ns" ? 1 : unit == "us" ? 1e3 : unit == "ms" ? 1e6 : unit == "s" ? 1e9 : unit == "m" ? 60e9 : unit == "h" ? 3600e9 : 0;
+  const double ns = unit == "ns"   ? 1
+                    : unit == "us" ? 1e3
+                    : unit == "ms" ? 1e6
+                    : unit == "s"  ? 1e9
+                    : unit == "m"  ? 60e9
+                    : unit == "h"  ? 3600e9
+                                   : 0;
   if (error != std::errc() || ns == 0 || !(value >= 0) || value * ns > 9e18) {
     return InvalidArgument("\"" + text + "\" is no time; write for example 150ms, 2s or 500us");
   }

@@ -26,8 +26,10 @@ class YamlReader {
   // Records a mistake for every key of `map` that is not in `known`.
   void KnownKeys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known);
   // A scalar under `key`, or nothing; a mistake when it is there and not of the type.
-  std::optional<std::string> Text(const YAML::Node& map, const std::string& where, const std::string& key, bool required = false);
-  std::optional<double> Number(const YAML::Node& map, const std::string& where, const std::string& key, bool required = false);
+  std::optional<std::string> Text(const YAML::Node& map, const std::string& where, const std::string& key,
+                                  bool required = false);
+  std::optional<double> Number(const YAML::Node& map, const std::string& where, const std::string& key,
+                               bool required = false);
   std::optional<Duration> Time(const YAML::Node& map, const std::string& where, const std::string& key);
 
  private:

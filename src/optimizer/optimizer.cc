@@ -21,16 +21,17 @@ GANGLION_CLONES void SgdLoop(float* __restrict p, const float* __restrict g, std
   for (std::size_t i = 0; i < n; ++i) p[i] -= rate * (g[i] + decay * p[i]);
 }
 
-GANGLION_CLONES void MomentumLoop(float* __restrict p, const float* __restrict g, float* __restrict v, std::size_t n, float rate, float momentum,
-                                  float decay) {
+GANGLION_CLONES void MomentumLoop(float* __restrict p, const float* __restrict g, float* __restrict v, std::size_t n,
+                                  float rate, float momentum, float decay) {
   for (std::size_t i = 0; i < n; ++i) {
     v[i] = momentum * v[i] + (g[i] + decay * p[i]);
     p[i] -= rate * v[i];
   }
 }
 
-GANGLION_CLONES void AdamLoop(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v, std::size_t n, float rate,
-                              float beta1, float beta2, float correct2, float epsilon, float decay) {
+GANGLION_CLONES void AdamLoop(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v,
+                              std::size_t n, float rate, float beta1, float beta2, float correct2, float epsilon,
+                              float decay) {
   for (std::size_t i = 0; i < n; ++i) {
     const float d = g[i] + decay * p[i];
     m[i] = beta1 * m[i] + (1 - beta1) * d;
@@ -76,9 +77,10 @@ void Optimizer::Step(std::span<float> parameters, std::span<const float> gradien
     const auto t = static_cast<double>(state_.steps);
     const double correct1 = 1 - std::pow(options_.beta1, t);
     const double correct2 = 1 - std::pow(options_.beta2, t);
-    AdamLoop(parameters.data(), gradients.data(), state_.first.data(), state_.second.data(), size_, static_cast<float>(rate / correct1),
-             static_cast<float>(options_.beta1), static_cast<float>(options_.beta2), static_cast<float>(1 / correct2),
-             static_cast<float>(options_.epsilon), decay);
+    AdamLoop(parameters.data(), gradients.data(), state_.first.data(), state_.second.data(), size_,
+             static_cast<float>(rate / correct1), static_cast<float>(options_.beta1),
+             static_cast<float>(options_.beta2), static_cast<float>(1 / correct2), static_cast<float>(options_.epsilon),
+             decay);
   } else if (options_.momentum > 0) {
     MomentumLoop(parameters.data(), gradients.data(), state_.first.data(), size_, static_cast<float>(rate),
                  static_cast<float>(options_.momentum), decay);
@@ -89,8 +91,8 @@ void Optimizer::Step(std::span<float> parameters, std::span<const float> gradien
 
 Status Optimizer::Restore(State state) {
   if (state.steps < 0 || state.first.size() != state_.first.size() || state.second.size() != state_.second.size()) {
-    return InvalidArgument("the optimiser state is of another model or kind (" + std::to_string(state.first.size()) + " numbers, want " +
-                           std::to_string(state_.first.size()) + ")");
+    return InvalidArgument("the optimiser state is of another model or kind (" + std::to_string(state.first.size()) +
+                           " numbers, want " + std::to_string(state_.first.size()) + ")");
   }
   state_ = std::move(state);
   return {};

@@ -20,7 +20,8 @@ std::vector<double> Reference(const Options& o, std::vector<double> p, const std
       } else {
         m[i] = o.beta1 * m[i] + (1 - o.beta1) * d;
         v[i] = o.beta2 * v[i] + (1 - o.beta2) * d * d;
-        p[i] -= o.rate * (m[i] / (1 - std::pow(o.beta1, t))) / (std::sqrt(v[i] / (1 - std::pow(o.beta2, t))) + o.epsilon);
+        p[i] -=
+            o.rate * (m[i] / (1 - std::pow(o.beta1, t))) / (std::sqrt(v[i] / (1 - std::pow(o.beta2, t))) + o.epsilon);
       }
     }
   }
@@ -28,8 +29,10 @@ std::vector<double> Reference(const Options& o, std::vector<double> p, const std
 }
 
 TEST(Optimizer, FollowsItsDefinition) {
-  for (const Options& o : {Options{.rate = .1}, Options{.rate = .1, .momentum = .9}, Options{.rate = .1, .momentum = .5, .weight_decay = .01},
-                           Options{.kind = Kind::kAdam, .rate = .01}, Options{.kind = Kind::kAdam, .rate = .01, .weight_decay = .1}}) {
+  for (const Options& o :
+       {Options{.rate = .1}, Options{.rate = .1, .momentum = .9},
+        Options{.rate = .1, .momentum = .5, .weight_decay = .01}, Options{.kind = Kind::kAdam, .rate = .01},
+        Options{.kind = Kind::kAdam, .rate = .01, .weight_decay = .1}}) {
     std::vector<float> p(37);
     std::vector<double> p0(37);
     std::vector<double> g0(37);

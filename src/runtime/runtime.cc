@@ -25,30 +25,51 @@ Status Convert(OrtStatus* status, const std::string& where) {
   switch (code) {
     case ORT_INVALID_ARGUMENT:
     case ORT_INVALID_PROTOBUF:
-    case ORT_INVALID_GRAPH: ours = Code::kInvalidArgument; break;
-    case ORT_NOT_IMPLEMENTED: ours = Code::kUnimplemented; break;
-    case ORT_NO_SUCHFILE: ours = Code::kNotFound; break;
-    default: break;
+    case ORT_INVALID_GRAPH:
+      ours = Code::kInvalidArgument;
+      break;
+    case ORT_NOT_IMPLEMENTED:
+      ours = Code::kUnimplemented;
+      break;
+    case ORT_NO_SUCHFILE:
+      ours = Code::kNotFound;
+      break;
+    default:
+      break;
   }
   return Status(ours, message).Within(where);
 }
 
 ONNXTensorElementDataType ToOrt(DataType type) {
   switch (type) {
-    case DataType::kBool: return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
-    case DataType::kUint8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-    case DataType::kUint16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16;
-    case DataType::kUint32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32;
-    case DataType::kUint64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64;
-    case DataType::kInt8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
-    case DataType::kInt16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
-    case DataType::kInt32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
-    case DataType::kInt64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-    case DataType::kFp16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-    case DataType::kBf16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
-    case DataType::kFp32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-    case DataType::kFp64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
-    case DataType::kBytes: return ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING;
+    case DataType::kBool:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+    case DataType::kUint8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+    case DataType::kUint16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16;
+    case DataType::kUint32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32;
+    case DataType::kUint64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64;
+    case DataType::kInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    case DataType::kInt16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16;
+    case DataType::kInt32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+    case DataType::kInt64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case DataType::kFp16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case DataType::kBf16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case DataType::kFp32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case DataType::kFp64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
+    case DataType::kBytes:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING;
   }
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
@@ -85,9 +106,10 @@ Result<OrtValue*> Wrap(const tensor::View& view, const std::string& where) {
   if (view.type == DataType::kBytes) return Unimplemented(where + ": BYTES tensors cannot be run in place");
   MemoryInfo memory;
   OrtValue* value = nullptr;
-  RETURN_IF_ERROR(Convert(Api().CreateTensorWithDataAsOrtValue(memory.info, const_cast<std::byte*>(view.bytes.data()), view.bytes.size(),
-                                                               view.shape.data(), view.shape.size(), ToOrt(view.type), &value),
-                          where));
+  RETURN_IF_ERROR(Convert(
+      Api().CreateTensorWithDataAsOrtValue(memory.info, const_cast<std::byte*>(view.bytes.data()), view.bytes.size(),
+                                           view.shape.data(), view.shape.size(), ToOrt(view.type), &value),
+      where));
   return value;
 }
 
@@ -107,7 +129,8 @@ Result<tensor::Tensor> Copy(OrtValue* value, const std::string& where) {
   void* data = nullptr;
   RETURN_IF_ERROR(Convert(Api().GetTensorMutableData(value, &data), where));
   ASSIGN_OR_RETURN(const auto count, tensor::ElementCount(shape));
-  return tensor::Tensor::FromBytes(*ours, shape, {static_cast<const std::byte*>(data), static_cast<std::size_t>(count) * tensor::SizeOf(*ours)});
+  return tensor::Tensor::FromBytes(
+      *ours, shape, {static_cast<const std::byte*>(data), static_cast<std::size_t>(count) * tensor::SizeOf(*ours)});
 }
 
 }  // namespace
@@ -116,7 +139,8 @@ std::string Engine::Version() { return OrtGetApiBase()->GetVersionString(); }
 
 Result<std::shared_ptr<Engine>> Engine::Create() {
   if (OrtGetApiBase()->GetApi(ORT_API_VERSION) == nullptr) {
-    return FailedPrecondition("ONNX Runtime " + Version() + " is older than its headers (API " + std::to_string(ORT_API_VERSION) + ")");
+    return FailedPrecondition("ONNX Runtime " + Version() + " is older than its headers (API " +
+                              std::to_string(ORT_API_VERSION) + ")");
   }
   std::shared_ptr<Engine> engine(new Engine);
   RETURN_IF_ERROR(Convert(Api().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "ganglion", &engine->env_), "ONNX Runtime"));
@@ -128,7 +152,8 @@ Engine::~Engine() {
   if (env_ != nullptr) Api().ReleaseEnv(env_);
 }
 
-Result<std::unique_ptr<Session>> Session::Create(std::shared_ptr<Engine> engine, const model::Model& model, SessionOptions options) {
+Result<std::unique_ptr<Session>> Session::Create(std::shared_ptr<Engine> engine, const model::Model& model,
+                                                 SessionOptions options) {
   std::unique_ptr<Session> session(new Session);
   session->engine_ = std::move(engine);
   session->signature_ = model.signature();
@@ -139,9 +164,12 @@ Result<std::unique_ptr<Session>> Session::Create(std::shared_ptr<Engine> engine,
   Status status = Convert(Api().SetIntraOpNumThreads(o, options.threads), model.name());
   if (status.ok()) status = Convert(Api().SetInterOpNumThreads(o, 1), model.name());
   if (status.ok()) status = Convert(Api().SetSessionGraphOptimizationLevel(o, level), model.name());
-  if (status.ok()) status = Convert(Api().AddSessionConfigEntry(o, kOrtSessionOptionsConfigAllowIntraOpSpinning, "0"), model.name());
+  if (status.ok())
+    status = Convert(Api().AddSessionConfigEntry(o, kOrtSessionOptionsConfigAllowIntraOpSpinning, "0"), model.name());
   if (status.ok()) {
-    status = Convert(Api().CreateSessionFromArray(session->engine_->env_, model.bytes().data(), model.bytes().size(), o, &session->session_), model.name());
+    status = Convert(Api().CreateSessionFromArray(session->engine_->env_, model.bytes().data(), model.bytes().size(), o,
+                                                  &session->session_),
+                     model.name());
   }
   Api().ReleaseSessionOptions(o);
   RETURN_IF_ERROR(status);
@@ -154,7 +182,8 @@ Session::~Session() {
 
 Result<std::vector<tensor::Tensor>> Session::Run(std::span<const tensor::View> inputs) const {
   if (inputs.size() != signature_.inputs.size()) {
-    return InvalidArgument(name_ + " takes " + std::to_string(signature_.inputs.size()) + " inputs, got " + std::to_string(inputs.size()));
+    return InvalidArgument(name_ + " takes " + std::to_string(signature_.inputs.size()) + " inputs, got " +
+                           std::to_string(inputs.size()));
   }
   Values in;
   Values out;
@@ -168,8 +197,8 @@ Result<std::vector<tensor::Tensor>> Session::Run(std::span<const tensor::View> i
   }
   for (const auto& spec : signature_.outputs) out_names.push_back(spec.name.c_str());
   out.list.assign(out_names.size(), nullptr);
-  RETURN_IF_ERROR(Convert(Api().Run(session_, nullptr, in_names.data(), in.list.data(), in.list.size(), out_names.data(), out_names.size(),
-                                    out.list.data()),
+  RETURN_IF_ERROR(Convert(Api().Run(session_, nullptr, in_names.data(), in.list.data(), in.list.size(),
+                                    out_names.data(), out_names.size(), out.list.data()),
                           name_));
   std::vector<tensor::Tensor> outputs;
   for (auto* value : out.list) {
@@ -196,9 +225,10 @@ Binding::~Binding() = default;
 
 Status Binding::Run() {
   Impl& b = *impl_;
-  OrtStatus* status = Api().Run(b.session, nullptr, b.in_names.data(), b.in.list.data(), b.in.list.size(), b.out_names.data(),
-                                b.out_names.size(), b.out.list.data());
-  if (status == nullptr) [[likely]] return {};
+  OrtStatus* status = Api().Run(b.session, nullptr, b.in_names.data(), b.in.list.data(), b.in.list.size(),
+                                b.out_names.data(), b.out_names.size(), b.out.list.data());
+  if (status == nullptr) [[likely]]
+    return {};
   return Convert(status, b.model_name);
 }
 

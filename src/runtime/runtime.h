@@ -80,7 +80,8 @@ struct NamedMutableView {
 // A service; all const members are thread-safe.
 class Session {
  public:
-  static Result<std::unique_ptr<Session>> Create(std::shared_ptr<Engine> engine, const model::Model& model, SessionOptions options = {});
+  static Result<std::unique_ptr<Session>> Create(std::shared_ptr<Engine> engine, const model::Model& model,
+                                                 SessionOptions options = {});
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

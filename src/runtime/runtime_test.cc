@@ -30,7 +30,8 @@ TEST(Session, RunsAnyBatch) {
   const std::array<float, 4> x{1, 0, 1, 1};
   for (const std::int64_t rows : {1, 2}) {
     const tensor::Shape shape{rows, 2};
-    const tensor::View view{DataType::kFp32, shape, std::as_bytes(std::span(x.data(), static_cast<std::size_t>(rows) * 2))};
+    const tensor::View view{DataType::kFp32, shape,
+                            std::as_bytes(std::span(x.data(), static_cast<std::size_t>(rows) * 2))};
     const auto out = session->Run({&view, 1});
     ASSERT_TRUE(out.ok()) << out.status().message();
     EXPECT_EQ((*out)[0].shape()[0], rows);

@@ -10,7 +10,8 @@ namespace {
 double DirectCdf(int k, int n, double p) {
   double sum = 0;
   for (int i = 0; i <= k; ++i) {
-    sum += std::exp(std::lgamma(n + 1.) - std::lgamma(i + 1.) - std::lgamma(n - i + 1.) + i * std::log(p) + (n - i) * std::log1p(-p));
+    sum += std::exp(std::lgamma(n + 1.) - std::lgamma(i + 1.) - std::lgamma(n - i + 1.) + i * std::log(p) +
+                    (n - i) * std::log1p(-p));
   }
   return sum;
 }

@@ -27,7 +27,8 @@ Summary Summarize(std::vector<double> sample) {
   if (sample.empty()) return {};
   std::sort(sample.begin(), sample.end());
   const double sum = std::accumulate(sample.begin(), sample.end(), 0.0);
-  return {sample.size(), sum / static_cast<double>(sample.size()), NearestRank(sample, .5), NearestRank(sample, .99), sample.back()};
+  return {sample.size(), sum / static_cast<double>(sample.size()), NearestRank(sample, .5), NearestRank(sample, .99),
+          sample.back()};
 }
 
 }  // namespace ganglion::stats

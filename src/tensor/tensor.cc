@@ -17,11 +17,20 @@ struct TypeRow {
   std::size_t size;
 };
 constexpr std::array<TypeRow, 14> kTypes{{
-    {DataType::kBool, "BOOL", 1},     {DataType::kUint8, "UINT8", 1},   {DataType::kUint16, "UINT16", 2},
-    {DataType::kUint32, "UINT32", 4}, {DataType::kUint64, "UINT64", 8}, {DataType::kInt8, "INT8", 1},
-    {DataType::kInt16, "INT16", 2},   {DataType::kInt32, "INT32", 4},   {DataType::kInt64, "INT64", 8},
-    {DataType::kFp16, "FP16", 2},     {DataType::kBf16, "BF16", 2},     {DataType::kFp32, "FP32", 4},
-    {DataType::kFp64, "FP64", 8},     {DataType::kBytes, "BYTES", 0},
+    {DataType::kBool, "BOOL", 1},
+    {DataType::kUint8, "UINT8", 1},
+    {DataType::kUint16, "UINT16", 2},
+    {DataType::kUint32, "UINT32", 4},
+    {DataType::kUint64, "UINT64", 8},
+    {DataType::kInt8, "INT8", 1},
+    {DataType::kInt16, "INT16", 2},
+    {DataType::kInt32, "INT32", 4},
+    {DataType::kInt64, "INT64", 8},
+    {DataType::kFp16, "FP16", 2},
+    {DataType::kBf16, "BF16", 2},
+    {DataType::kFp32, "FP32", 4},
+    {DataType::kFp64, "FP64", 8},
+    {DataType::kBytes, "BYTES", 0},
 }};
 
 // BYTES: the lengths must add up to exactly the buffer, and there must be `count` of them.
@@ -29,7 +38,8 @@ Status CheckBytesEncoding(std::span<const std::byte> bytes, std::int64_t count) 
   std::size_t at = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint32_t length = 0;
-    if (bytes.size() - at < 4) return InvalidArgument("BYTES element " + std::to_string(i) + " has no length; data are cut short");
+    if (bytes.size() - at < 4)
+      return InvalidArgument("BYTES element " + std::to_string(i) + " has no length; data are cut short");
     std::memcpy(&length, bytes.data() + at, 4);
     at += 4;
     if (bytes.size() - at < length) {
@@ -38,7 +48,8 @@ Status CheckBytesEncoding(std::span<const std::byte> bytes, std::int64_t count) 
     }
     at += length;
   }
-  if (at != bytes.size()) return InvalidArgument(std::to_string(bytes.size() - at) + " bytes follow the last BYTES element");
+  if (at != bytes.size())
+    return InvalidArgument(std::to_string(bytes.size() - at) + " bytes follow the last BYTES element");
   return {};
 }
 
@@ -70,7 +81,8 @@ std::size_t SizeOf(DataType type) { return kTypes[static_cast<std::size_t>(type)
 
 Result<std::int64_t> ElementCount(std::span<const std::int64_t> shape) {
   if (shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank)) {
-    return InvalidArgument("tensor has " + std::to_string(shape.size()) + " dimensions, limit " + std::to_string(limits::kMaxTensorRank));
+    return InvalidArgument("tensor has " + std::to_string(shape.size()) + " dimensions, limit " +
+                           std::to_string(limits::kMaxTensorRank));
   }
   std::int64_t count = 1;
   bool empty = false;
@@ -79,7 +91,8 @@ Result<std::int64_t> ElementCount(std::span<const std::int64_t> shape) {
     if (d == 0) {
       empty = true;
     } else if (count > limits::kMaxTensorElements / d) {
-      return InvalidArgument("tensor " + ShapeText(shape) + " has more than " + std::to_string(limits::kMaxTensorElements) + " elements");
+      return InvalidArgument("tensor " + ShapeText(shape) + " has more than " +
+                             std::to_string(limits::kMaxTensorElements) + " elements");
     } else {
       count *= d;
     }
@@ -112,7 +125,8 @@ Result<Tensor> Tensor::FromBytes(DataType type, Shape shape, std::span<const std
     RETURN_IF_ERROR(CheckBytesEncoding(bytes, count));
   } else if (bytes.size() != static_cast<std::size_t>(count) * SizeOf(type)) {
     return InvalidArgument(std::string(Name(type)) + ShapeText(shape) + " takes " +
-                           std::to_string(static_cast<std::size_t>(count) * SizeOf(type)) + " bytes, got " + std::to_string(bytes.size()));
+                           std::to_string(static_cast<std::size_t>(count) * SizeOf(type)) + " bytes, got " +
+                           std::to_string(bytes.size()));
   }
   Tensor t;
   t.type_ = type;
@@ -138,7 +152,8 @@ Result<Spec> ParseSpec(const std::string& text) {
   while (p < end) {
     std::int64_t d = 0;
     const auto [next, error] = std::from_chars(p, end, d);
-    if (error != std::errc() || d < -1 || (next != end && *next != ',') || next + 1 == end) return refuse("bad dimension");
+    if (error != std::errc() || d < -1 || (next != end && *next != ',') || next + 1 == end)
+      return refuse("bad dimension");
     spec.shape.push_back(d);
     p = next == end ? end : next + 1;
   }
@@ -148,11 +163,12 @@ Result<Spec> ParseSpec(const std::string& text) {
 
 Status Matches(const Spec& spec, const View& view) {
   bool same = spec.type == view.type && spec.shape.size() == view.shape.size();
-  for (std::size_t i = 0; same && i < spec.shape.size(); ++i) same = spec.shape[i] == -1 || spec.shape[i] == view.shape[i];
+  for (std::size_t i = 0; same && i < spec.shape.size(); ++i)
+    same = spec.shape[i] == -1 || spec.shape[i] == view.shape[i];
   if (same) return {};
   std::string way_out = spec.type != view.type ? "convert it" : "reshape";
-  return InvalidArgument("input \"" + spec.name + "\" is " + std::string(Name(view.type)) + ShapeText(view.shape) + ", want " +
-                         spec.Text() + "; " + way_out + ", or set pre");
+  return InvalidArgument("input \"" + spec.name + "\" is " + std::string(Name(view.type)) + ShapeText(view.shape) +
+                         ", want " + spec.Text() + "; " + way_out + ", or set pre");
 }
 
 Status CheckFinite(const std::string& name, const View& view) {
@@ -163,7 +179,8 @@ Status CheckFinite(const std::string& name, const View& view) {
     at = FirstNotFinite<double, std::uint64_t, 0x7ff0000000000000u>(view.bytes);
   }
   if (at < 0) return {};
-  const double value = view.type == DataType::kFp32 ? view.As<float>()[static_cast<std::size_t>(at)] : view.As<double>()[static_cast<std::size_t>(at)];
+  const double value = view.type == DataType::kFp32 ? view.As<float>()[static_cast<std::size_t>(at)]
+                                                    : view.As<double>()[static_cast<std::size_t>(at)];
   return InvalidArgument("input \"" + name + "\" has " + (std::isnan(value) ? "NaN" : "an infinity") + " at element " +
                          std::to_string(at) + "; every number must be finite");
 }
@@ -174,7 +191,8 @@ View Rows(const View& view, std::int64_t begin, std::int64_t end, Shape* shape) 
   shape->assign(view.shape.begin(), view.shape.end());
   const std::size_t row = view.shape[0] == 0 ? 0 : view.bytes.size() / static_cast<std::size_t>(view.shape[0]);
   (*shape)[0] = end - begin;
-  return {view.type, *shape, view.bytes.subspan(static_cast<std::size_t>(begin) * row, static_cast<std::size_t>(end - begin) * row)};
+  return {view.type, *shape,
+          view.bytes.subspan(static_cast<std::size_t>(begin) * row, static_cast<std::size_t>(end - begin) * row)};
 }
 
 }  // namespace ganglion::tensor

@@ -74,9 +74,13 @@ class Tensor {
   tensor::View View() const { return {type_, shape_, bytes_}; }
   MutableView Mutable() { return {type_, shape_, bytes_}; }
   template <typename T>
-  std::span<const T> As() const { return View().As<T>(); }
+  std::span<const T> As() const {
+    return View().As<T>();
+  }
   template <typename T>
-  std::span<T> As() { return Mutable().As<T>(); }
+  std::span<T> As() {
+    return Mutable().As<T>();
+  }
 
  private:
   template <typename T>
@@ -85,8 +89,8 @@ class Tensor {
     Aligned() = default;
     template <typename U>
     Aligned(const Aligned<U>&) {}  // NOLINT: allocators convert
-    T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
-    void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t{64}); }
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
+    void deallocate(T* p, std::size_t) { ::operator delete (p, std::align_val_t{64}); }
     bool operator==(const Aligned&) const { return true; }
   };
 

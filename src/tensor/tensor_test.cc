@@ -10,7 +10,8 @@ namespace ganglion::tensor {
 namespace {
 
 TEST(DataType, NamesRoundTrip) {
-  for (const char* name : {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"}) {
+  for (const char* name : {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16",
+                           "BF16", "FP32", "FP64", "BYTES"}) {
     ASSERT_TRUE(DataTypeFromName(name)) << name;
     EXPECT_EQ(Name(*DataTypeFromName(name)), name);
   }
@@ -47,7 +48,8 @@ TEST(Tensor, ChecksTheEncodingOfBytes) {
 TEST(Spec, ReadsAndWritesItsText) {
   EXPECT_EQ(ParseSpec("FP32[-1,784]")->Text(), "FP32[-1,784]");
   EXPECT_EQ(ParseSpec("INT64[]")->Text(), "INT64[]");
-  for (const char* bad : {"", "FP32", "FP32[", "FP32[a]", "FP32[1,]", "FP32[1 2]", "FP8[1]", "FP32[-2]", "FP32[99999999999999999999]"}) {
+  for (const char* bad :
+       {"", "FP32", "FP32[", "FP32[a]", "FP32[1,]", "FP32[1 2]", "FP8[1]", "FP32[-2]", "FP32[99999999999999999999]"}) {
     EXPECT_FALSE(ParseSpec(bad).ok()) << bad;
   }
 }

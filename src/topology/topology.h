@@ -28,9 +28,9 @@ std::optional<Tier> TierFromName(std::string_view name);
 struct TierProfile {
   Duration round_trip_min{};
   Duration round_trip_max{};
-  double price = 0;           // dollars a request
-  double availability = 1;    // share of time
-  double bytes_min = 0;       // what the requirement expects a request to move, for planning
+  double price = 0;         // dollars a request
+  double availability = 1;  // share of time
+  double bytes_min = 0;     // what the requirement expects a request to move, for planning
   double bytes_max = 0;
 
   Duration MeanRoundTrip() const { return (round_trip_min + round_trip_max) / 2; }

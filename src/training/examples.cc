@@ -35,10 +35,12 @@ std::int64_t CountClasses(const data::Dataset& dataset) {
   return top + 1;
 }
 
-Result<std::unique_ptr<LabelledExamples>> LabelledExamples::Create(const data::Dataset& dataset, std::int64_t classes, bool mirror) {
+Result<std::unique_ptr<LabelledExamples>> LabelledExamples::Create(const data::Dataset& dataset, std::int64_t classes,
+                                                                   bool mirror) {
   if (dataset.labels.empty()) return InvalidArgument("training needs labels");
   if (CountClasses(dataset) > classes) {
-    return InvalidArgument("label " + std::to_string(CountClasses(dataset) - 1) + " is out of range: the model has " + std::to_string(classes) + " classes");
+    return InvalidArgument("label " + std::to_string(CountClasses(dataset) - 1) + " is out of range: the model has " +
+                           std::to_string(classes) + " classes");
   }
   if (mirror && ImageWidth(dataset) == 0) return InvalidArgument("only images of one channel can be mirrored");
   std::unique_ptr<LabelledExamples> e(new LabelledExamples);
@@ -48,7 +50,8 @@ Result<std::unique_ptr<LabelledExamples>> LabelledExamples::Create(const data::D
   return e;
 }
 
-void LabelledExamples::Fill(std::int64_t i, std::int64_t, Random& random, std::span<float> x, std::span<float> target) const {
+void LabelledExamples::Fill(std::int64_t i, std::int64_t, Random& random, std::span<float> x,
+                            std::span<float> target) const {
   const auto row = dataset_->Row(i);
   std::copy(row.begin(), row.end(), x.begin());
   if (mirror_width_ > 0 && random.Below(2) == 1) Mirror(x, mirror_width_);
@@ -56,10 +59,9 @@ void LabelledExamples::Fill(std::int64_t i, std::int64_t, Random& random, std::s
   target[static_cast<std::size_t>(dataset_->labels[static_cast<std::size_t>(i)])] = 1;
 }
 
-Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(const data::Dataset& dataset,
-                                                                     const std::vector<const runtime::Session*>& teachers,
-                                                                     const Options& options, std::stop_token stop,
-                                                                     const std::function<void(double)>& progress) {
+Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
+    const data::Dataset& dataset, const std::vector<const runtime::Session*>& teachers, const Options& options,
+    std::stop_token stop, const std::function<void(double)>& progress) {
   if (teachers.empty()) return InvalidArgument("distillation needs a teacher");
   if (options.mirror && ImageWidth(dataset) == 0) return InvalidArgument("only images of one channel can be mirrored");
   std::unique_ptr<DistilledExamples> e(new DistilledExamples);
@@ -98,7 +100,8 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(const data:
       const std::int64_t begin = b * kBatch;
       const std::int64_t n = std::min(kBatch, count - begin);
       for (std::int64_t i = 0; i < n; ++i) {
-        e->Mix(e->recipes_[static_cast<std::size_t>(begin + i)], x.As<float>().subspan(static_cast<std::size_t>(i) * features, features));
+        e->Mix(e->recipes_[static_cast<std::size_t>(begin + i)],
+               x.As<float>().subspan(static_cast<std::size_t>(i) * features, features));
       }
       tensor::Shape shape;
       const tensor::View view = tensor::Rows(x.View(), 0, n, &shape);
@@ -146,7 +149,8 @@ void DistilledExamples::Mix(const Recipe& r, std::span<float> x) const {
   }
 }
 
-void DistilledExamples::Fill(std::int64_t i, std::int64_t epoch, Random&, std::span<float> x, std::span<float> target) const {
+void DistilledExamples::Fill(std::int64_t i, std::int64_t epoch, Random&, std::span<float> x,
+                             std::span<float> target) const {
   const auto k = static_cast<std::size_t>(epoch * dataset_->rows() + i) % recipes_.size();
   Mix(recipes_[k], x);
   const auto from = std::span(targets_).subspan(k * target.size(), target.size());

@@ -28,19 +28,22 @@ class Examples {
   virtual std::int64_t classes() const = 0;
   // Writes example `i` as it is seen in `epoch` (from 0), and its target. `random` is the run's own stream: what is
   // random about an example (a mirroring) is drawn from it, so that a seed repeats the run.
-  virtual void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x, std::span<float> target) const = 0;
+  virtual void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
+                    std::span<float> target) const = 0;
 };
 
 // Rows of a data set and their labels. With `mirror`, images are mirrored left to right half of the time.
 class LabelledExamples final : public Examples {
  public:
   // Refuses a data set without labels, and `mirror` on rows that are not images. The data set must outlive it.
-  static Result<std::unique_ptr<LabelledExamples>> Create(const data::Dataset& dataset, std::int64_t classes, bool mirror);
+  static Result<std::unique_ptr<LabelledExamples>> Create(const data::Dataset& dataset, std::int64_t classes,
+                                                          bool mirror);
 
   std::int64_t count() const override { return dataset_->rows(); }
   std::int64_t features() const override { return dataset_->features(); }
   std::int64_t classes() const override { return classes_; }
-  void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x, std::span<float> target) const override;
+  void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
+            std::span<float> target) const override;
 
  private:
   LabelledExamples() = default;
@@ -71,13 +74,15 @@ class DistilledExamples final : public Examples {
   };
   // Runs every teacher over the pool. `progress` gets the share done, from one thread at a time.
   static Result<std::unique_ptr<DistilledExamples>> Create(const data::Dataset& dataset,
-                                                           const std::vector<const runtime::Session*>& teachers, const Options& options,
-                                                           std::stop_token stop, const std::function<void(double)>& progress);
+                                                           const std::vector<const runtime::Session*>& teachers,
+                                                           const Options& options, std::stop_token stop,
+                                                           const std::function<void(double)>& progress);
 
   std::int64_t count() const override { return dataset_->rows(); }
   std::int64_t features() const override { return dataset_->features(); }
   std::int64_t classes() const override { return classes_; }
-  void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x, std::span<float> target) const override;
+  void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
+            std::span<float> target) const override;
 
  private:
   struct Recipe {

@@ -76,7 +76,9 @@ class Meter {
 }  // namespace
 
 std::string LadderRecipe(std::uint64_t seed, double scale) {
-  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) + "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed) + "; effort " + std::to_string(scale);
+  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) +
+                     "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed) + "; effort " +
+                     std::to_string(scale);
   for (const auto* jobs : {&kTeachers, &kStudents}) {
     for (const Job& job : *jobs) {
       text += "; " + job.file;
@@ -87,8 +89,8 @@ std::string LadderRecipe(std::uint64_t seed, double scale) {
   return text;
 }
 
-Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train, const data::Dataset& valid,
-                                      const LadderOptions& options, std::stop_token stop,
+Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train,
+                                      const data::Dataset& valid, const LadderOptions& options, std::stop_token stop,
                                       const std::function<void(const LadderProgress&)>& on_progress) {
   const std::int64_t classes = CountClasses(train);
   const std::int64_t features = train.features();
@@ -106,7 +108,8 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
     labelling += cost * static_cast<double>(slices * train.rows()) / 3;
   }
   total += labelling;
-  for (const Job& j : kStudents) total += Cost(Sizes(j, features, classes)) * static_cast<double>(Epochs(j, options.scale) * train.rows());
+  for (const Job& j : kStudents)
+    total += Cost(Sizes(j, features, classes)) * static_cast<double>(Epochs(j, options.scale) * train.rows());
   Meter meter(total, on_progress);
 
   std::mutex mutex;  // guards rungs and failure
@@ -128,7 +131,8 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
             meter.Report(job.file, job_work, 1, 0, -1);
             return Rung{job.file, -1};
           }
-          ASSIGN_OR_RETURN(const auto initial, model::Model::FromBytes(job.file, MakePerceptron(sizes, seed_base + i, scale)));
+          ASSIGN_OR_RETURN(const auto initial,
+                           model::Model::FromBytes(job.file, MakePerceptron(sizes, seed_base + i, scale)));
           TrainOptions o;
           o.optimizer.rate = job.rate;
           o.batch = kBatch;
@@ -136,8 +140,10 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
           o.seed = seed_base + i;
           o.checkpoint = checkpoints / (job.file + ".checkpoint");
           o.resume = options.resume;
-          ASSIGN_OR_RETURN(const auto trained, Train(engine, initial, examples, &valid, o, stop,
-                                                     [&](const Progress& p) { meter.Report(job.file, job_work, p.done, p.loss, p.accuracy); }));
+          ASSIGN_OR_RETURN(const auto trained,
+                           Train(engine, initial, examples, &valid, o, stop, [&](const Progress& p) {
+                             meter.Report(job.file, job_work, p.done, p.loss, p.accuracy);
+                           }));
           const auto bytes = trained.model.bytes();
           RETURN_IF_ERROR(data::WriteFileAtomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
           std::filesystem::remove(o.checkpoint, ignored);
@@ -170,8 +176,10 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
     pointers.push_back(session.get());
     teachers.push_back(std::move(session));
   }
-  ASSIGN_OR_RETURN(const auto distilled, DistilledExamples::Create(train, pointers, {slices, mirror, options.seed, options.threads}, stop,
-                                                                   [&](double share) { meter.Report("labels by global", labelling, share, 0, -1); }));
+  ASSIGN_OR_RETURN(
+      const auto distilled,
+      DistilledExamples::Create(train, pointers, {slices, mirror, options.seed, options.threads}, stop,
+                                [&](double share) { meter.Report("labels by global", labelling, share, 0, -1); }));
   run_jobs(kStudents, *distilled, options.seed * 1000 + 100);
   RETURN_IF_ERROR(failure);
   std::sort(rungs.begin(), rungs.end(), [](const Rung& a, const Rung& b) { return a.file < b.file; });

@@ -31,21 +31,21 @@ struct LadderOptions {
 };
 
 struct LadderProgress {
-  double done = 0;       // share of all work
-  std::string doing;     // "global-b.onnx"
+  double done = 0;    // share of all work
+  std::string doing;  // "global-b.onnx"
   double loss = 0;
   double accuracy = -1;  // validation, -1 while unknown
 };
 
 struct Rung {
-  std::string file;  // "device.onnx"
+  std::string file;      // "device.onnx"
   double accuracy = -1;  // on the validation rows
 };
 
 // Writes global-a.onnx, global-b.onnx, global-c.onnx, region.onnx, edge.onnx and device.onnx into options.dir.
 // `valid` is for the display alone: nothing is chosen by it.
-Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train, const data::Dataset& valid,
-                                      const LadderOptions& options, std::stop_token stop,
+Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train,
+                                      const data::Dataset& valid, const LadderOptions& options, std::stop_token stop,
                                       const std::function<void(const LadderProgress&)>& on_progress);
 
 // What the recipe is, in one line: a ladder made by another recipe or seed is trained anew.

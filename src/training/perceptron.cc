@@ -29,7 +29,8 @@ std::string MakePerceptron(const std::vector<std::int64_t>& sizes, std::uint64_t
   g.Input({"x", DataType::kFp32, {-1, sizes.front()}});
   std::string h = "x";
   if (scale.mean != 0 || scale.deviation != 1) {
-    h = g.Node("Mul", {g.Node("Sub", {h, g.Scalar("mean", scale.mean)}), g.Scalar("one_over_deviation", 1 / scale.deviation)});
+    h = g.Node("Mul",
+               {g.Node("Sub", {h, g.Scalar("mean", scale.mean)}), g.Scalar("one_over_deviation", 1 / scale.deviation)});
   }
   for (std::size_t l = 0; l + 1 < sizes.size(); ++l) {
     const std::string layer = std::to_string(l);

@@ -19,8 +19,9 @@ constexpr char kMagic[] = "ganglion checkpoint 1\n";
 
 // What a checkpoint is bound to: another model, data or option must not continue from it.
 std::string Fingerprint(const model::Model& model, const Examples& examples, const TrainOptions& o) {
-  const std::string text = model.digest().Hex() + " " + std::to_string(examples.count()) + " " + std::to_string(o.batch) + " " +
-                           std::to_string(o.epochs) + " " + std::to_string(o.seed) + " " + std::string(optimizer::Name(o.optimizer.kind)) + " " +
+  const std::string text = model.digest().Hex() + " " + std::to_string(examples.count()) + " " +
+                           std::to_string(o.batch) + " " + std::to_string(o.epochs) + " " + std::to_string(o.seed) +
+                           " " + std::string(optimizer::Name(o.optimizer.kind)) + " " +
                            std::to_string(o.optimizer.rate) + " " + std::to_string(o.optimizer.momentum) + " " +
                            std::to_string(o.optimizer.weight_decay) + " " + std::to_string(o.warmup);
   return crypto::Sha256(text).Hex();
@@ -66,7 +67,8 @@ std::string Encode(const Checkpoint& c, const std::string& fingerprint) {
 
 Result<Checkpoint> Decode(std::string_view file, const std::string& fingerprint, std::size_t parameters) {
   const std::size_t magic = sizeof(kMagic) - 1;
-  if (file.size() < magic + 128 || file.substr(0, magic) != kMagic) return DataLoss("not a checkpoint; delete it to start again");
+  if (file.size() < magic + 128 || file.substr(0, magic) != kMagic)
+    return DataLoss("not a checkpoint; delete it to start again");
   const std::string_view digest = file.substr(magic, 64);
   std::string_view body = file.substr(magic + 64);
   if (crypto::Sha256(body).Hex() != digest) return DataLoss("the checkpoint is damaged; delete it to start again");
@@ -76,8 +78,9 @@ Result<Checkpoint> Decode(std::string_view file, const std::string& fingerprint,
   body.remove_prefix(64);
   Checkpoint c;
   std::vector<std::int64_t> counters;
-  if (!Take(body, &counters) || counters.size() != 2 || !Take(body, &c.parameters) || c.parameters.size() != parameters ||
-      !Take(body, &c.state.first) || !Take(body, &c.state.second) || !Take(body, &c.history)) {
+  if (!Take(body, &counters) || counters.size() != 2 || !Take(body, &c.parameters) ||
+      c.parameters.size() != parameters || !Take(body, &c.state.first) || !Take(body, &c.state.second) ||
+      !Take(body, &c.history)) {
     return DataLoss("the checkpoint is damaged; delete it to start again");
   }
   c.epoch = counters[0];
@@ -87,14 +90,17 @@ Result<Checkpoint> Decode(std::string_view file, const std::string& fingerprint,
 
 }  // namespace
 
-Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model, gradient::Loss loss,
-                                           std::int64_t batch) {
+Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
+                                           gradient::Loss loss, std::int64_t batch) {
   const auto& sig = model.signature();
-  if (sig.inputs.size() != 1 || sig.inputs[0].type != DataType::kFp32 || sig.inputs[0].shape.size() != 2 || sig.inputs[0].shape[1] < 1) {
-    return InvalidArgument(model.name() + ": training takes models with one input FP32[-1,features], this one has " + sig.Text());
+  if (sig.inputs.size() != 1 || sig.inputs[0].type != DataType::kFp32 || sig.inputs[0].shape.size() != 2 ||
+      sig.inputs[0].shape[1] < 1) {
+    return InvalidArgument(model.name() + ": training takes models with one input FP32[-1,features], this one has " +
+                           sig.Text());
   }
   if (sig.outputs[0].shape.size() != 2 || sig.outputs[0].shape[1] < 1) {
-    return InvalidArgument(model.name() + ": training takes models whose first output is FP32[-1,classes], this one has " + sig.Text());
+    return InvalidArgument(
+        model.name() + ": training takes models whose first output is FP32[-1,classes], this one has " + sig.Text());
   }
   if (batch < 1) return InvalidArgument("batch must be at least 1, got " + std::to_string(batch));
   std::unique_ptr<Step> step(new Step);
@@ -105,8 +111,10 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   auto segments = gradient::Differentiate(proto, {.loss = loss}, &step_proto);
   if (!segments.ok()) return segments.status().Within(model.name());
   step->segments_ = std::move(*segments);
-  ASSIGN_OR_RETURN(const auto step_model, model::Model::FromBytes(model.name() + " (training step)", graph::Serialize(step_proto)));
-  ASSIGN_OR_RETURN(step->session_, runtime::Session::Create(engine, step_model, {.optimise = runtime::SessionOptions::Optimise::kBasic}));
+  ASSIGN_OR_RETURN(const auto step_model,
+                   model::Model::FromBytes(model.name() + " (training step)", graph::Serialize(step_proto)));
+  ASSIGN_OR_RETURN(step->session_, runtime::Session::Create(engine, step_model,
+                                                            {.optimise = runtime::SessionOptions::Optimise::kBasic}));
 
   const std::int64_t size = step->segments_.back().offset + step->segments_.back().size;
   const std::int64_t classes = sig.outputs[0].shape[1];
@@ -121,11 +129,14 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   ASSIGN_OR_RETURN(step->parameters_, Tensor::Zeros(DataType::kFp32, {size}));
   ASSIGN_OR_RETURN(step->gradients_, Tensor::Zeros(DataType::kFp32, {size}));
   ASSIGN_OR_RETURN(step->loss_, Tensor::Zeros(DataType::kFp32, {}));
-  std::vector<runtime::NamedView> inputs{{sig.inputs[0].name, step->x_.View()}, {"target", step->target_.View()}, {"weight", step->weight_.View()}};
+  std::vector<runtime::NamedView> inputs{
+      {sig.inputs[0].name, step->x_.View()}, {"target", step->target_.View()}, {"weight", step->weight_.View()}};
   std::vector<runtime::NamedMutableView> outputs{{"loss", step->loss_.Mutable()}};
   for (const auto& s : step->segments_) {
     const auto part = [&](Tensor& flat) {
-      return tensor::MutableView{DataType::kFp32, s.shape, flat.Mutable().bytes.subspan(static_cast<std::size_t>(s.offset) * 4, static_cast<std::size_t>(s.size) * 4)};
+      return tensor::MutableView{
+          DataType::kFp32, s.shape,
+          flat.Mutable().bytes.subspan(static_cast<std::size_t>(s.offset) * 4, static_cast<std::size_t>(s.size) * 4)};
     };
     const auto value = part(step->parameters_);
     for (const auto& t : proto.graph().initializer()) {
@@ -147,7 +158,8 @@ Result<model::Model> Step::Snapshot(const std::string& name) const {
   for (auto& t : *proto.mutable_graph()->mutable_initializer()) {
     for (const auto& s : segments_) {
       if (s.name != t.name()) continue;
-      const auto bytes = parameters_.View().bytes.subspan(static_cast<std::size_t>(s.offset) * 4, static_cast<std::size_t>(s.size) * 4);
+      const auto bytes = parameters_.View().bytes.subspan(static_cast<std::size_t>(s.offset) * 4,
+                                                          static_cast<std::size_t>(s.size) * 4);
       onnx::TensorProto fresh;
       graph::FromTensor(s.name, {DataType::kFp32, s.shape, bytes}, &fresh);
       t = std::move(fresh);
@@ -168,23 +180,25 @@ Result<double> Accuracy(const runtime::Session& session, const data::Dataset& da
     const auto k = y.size() / static_cast<std::size_t>(shape[0]);
     for (std::size_t i = 0; i < static_cast<std::size_t>(shape[0]); ++i) {
       const auto row = y.subspan(i * k, k);
-      right += std::max_element(row.begin(), row.end()) - row.begin() == dataset.labels[static_cast<std::size_t>(begin) + i];
+      right +=
+          std::max_element(row.begin(), row.end()) - row.begin() == dataset.labels[static_cast<std::size_t>(begin) + i];
     }
   }
   return static_cast<double>(right) / static_cast<double>(dataset.rows());
 }
 
-Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model, const Examples& examples,
-                      const data::Dataset* valid, const TrainOptions& o, std::stop_token stop,
+Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
+                      const Examples& examples, const data::Dataset* valid, const TrainOptions& o, std::stop_token stop,
                       const std::function<void(const Progress&)>& on_progress) {
   if (o.epochs < 1) return InvalidArgument("epochs must be at least 1, got " + std::to_string(o.epochs));
   const std::int64_t batch = std::min(o.batch, examples.count());
   ASSIGN_OR_RETURN(const auto step, Step::Create(engine, model, gradient::Loss::kSoftmaxCrossEntropyDense, batch));
   const auto features = static_cast<std::size_t>(examples.features());
   const auto classes = static_cast<std::size_t>(examples.classes());
-  if (step->x().size() != features * static_cast<std::size_t>(batch) || step->target().bytes.size() != classes * static_cast<std::size_t>(batch) * 4) {
-    return InvalidArgument(model.name() + " is " + model.signature().Text() + ", the data have " + std::to_string(features) + " features and " +
-                           std::to_string(classes) + " classes");
+  if (step->x().size() != features * static_cast<std::size_t>(batch) ||
+      step->target().bytes.size() != classes * static_cast<std::size_t>(batch) * 4) {
+    return InvalidArgument(model.name() + " is " + model.signature().Text() + ", the data have " +
+                           std::to_string(features) + " features and " + std::to_string(classes) + " classes");
   }
   ASSIGN_OR_RETURN(auto optimiser, optimizer::Optimizer::Create(o.optimizer, step->parameters().size()));
   const std::string fingerprint = Fingerprint(model, examples, o);
@@ -209,25 +223,32 @@ Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const mode
     for (std::int64_t s = 0; s < steps; ++s) {
       if (stop.stop_requested()) {
         return Cancelled(o.checkpoint.empty() || epoch == 0 ? "stopped before the first whole epoch"
-                                                            : "stopped; " + o.checkpoint.string() + " holds epoch " + std::to_string(epoch) + ", --resume continues there");
+                                                            : "stopped; " + o.checkpoint.string() + " holds epoch " +
+                                                                  std::to_string(epoch) + ", --resume continues there");
       }
       const std::int64_t begin = s * batch;
       const auto rows = static_cast<std::size_t>(std::min(batch, examples.count() - begin));
       const auto targets = step->target().As<float>();
       for (std::size_t r = 0; r < rows; ++r) {
-        examples.Fill(order[static_cast<std::size_t>(begin) + r], epoch, random, step->x().subspan(r * features, features), targets.subspan(r * classes, classes));
+        examples.Fill(order[static_cast<std::size_t>(begin) + r], epoch, random,
+                      step->x().subspan(r * features, features), targets.subspan(r * classes, classes));
       }
-      for (std::size_t r = 0; r < static_cast<std::size_t>(batch); ++r) step->weight()[r] = r < rows ? 1.f / static_cast<float>(rows) : 0.f;
+      for (std::size_t r = 0; r < static_cast<std::size_t>(batch); ++r)
+        step->weight()[r] = r < rows ? 1.f / static_cast<float>(rows) : 0.f;
       RETURN_IF_ERROR(step->Run());
       if (!std::isfinite(step->loss())) {
-        return FailedPrecondition(model.name() + ": the loss is no longer finite at epoch " + std::to_string(epoch + 1) + " step " + std::to_string(s + 1) +
-                                  "; lower the rate" + (o.checkpoint.empty() || epoch == 0 ? "" : ". The checkpoint of the epoch before is kept"));
+        return FailedPrecondition(
+            model.name() + ": the loss is no longer finite at epoch " + std::to_string(epoch + 1) + " step " +
+            std::to_string(s + 1) + "; lower the rate" +
+            (o.checkpoint.empty() || epoch == 0 ? "" : ". The checkpoint of the epoch before is kept"));
       }
       loss_sum += step->loss();
-      optimiser.Step(step->parameters(), step->gradients(), optimizer::CosineSchedule(epoch * steps + s, o.epochs * steps, o.warmup));
+      optimiser.Step(step->parameters(), step->gradients(),
+                     optimizer::CosineSchedule(epoch * steps + s, o.epochs * steps, o.warmup));
       if (on_progress && (s % std::max<std::int64_t>(1, steps / 20) == 0)) {
-        on_progress({epoch + 1, o.epochs, static_cast<double>(epoch * steps + s + 1) / static_cast<double>(o.epochs * steps), loss_sum / static_cast<double>(s + 1),
-                     at.history.empty() ? -1 : at.history.back().accuracy});
+        on_progress({epoch + 1, o.epochs,
+                     static_cast<double>(epoch * steps + s + 1) / static_cast<double>(o.epochs * steps),
+                     loss_sum / static_cast<double>(s + 1), at.history.empty() ? -1 : at.history.back().accuracy});
       }
     }
     EpochRecord record{loss_sum / static_cast<double>(steps), -1};
@@ -237,7 +258,9 @@ Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const mode
       ASSIGN_OR_RETURN(record.accuracy, Accuracy(*session, *valid));
     }
     at.history.push_back(record);
-    if (on_progress) on_progress({epoch + 1, o.epochs, static_cast<double>(epoch + 1) / static_cast<double>(o.epochs), record.loss, record.accuracy});
+    if (on_progress)
+      on_progress({epoch + 1, o.epochs, static_cast<double>(epoch + 1) / static_cast<double>(o.epochs), record.loss,
+                   record.accuracy});
     if (!o.checkpoint.empty()) {
       at.epoch = epoch + 1;
       at.parameters.assign(step->parameters().begin(), step->parameters().end());

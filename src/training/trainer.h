@@ -38,9 +38,9 @@ struct TrainOptions {
 struct Progress {
   std::int64_t epoch = 0;  // 1 .. epochs
   std::int64_t epochs = 0;
-  double done = 0;         // share of the whole run, 0 .. 1
-  double loss = 0;         // mean over the epoch so far
-  double accuracy = -1;    // on the validation rows after the last whole epoch; -1 before the first
+  double done = 0;       // share of the whole run, 0 .. 1
+  double loss = 0;       // mean over the epoch so far
+  double accuracy = -1;  // on the validation rows after the last whole epoch; -1 before the first
 };
 
 struct EpochRecord {
@@ -56,9 +56,9 @@ struct Trained {
 // Trains `model` (one FP32 input [-1, features], first output [-1, classes]). `valid` may be null. `on_progress` is
 // called about a hundred times an epoch at most. When `stop` is requested, returns CANCELLED; the checkpoint holds the
 // last whole epoch.
-Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model, const Examples& examples,
-                      const data::Dataset* valid, const TrainOptions& options, std::stop_token stop,
-                      const std::function<void(const Progress&)>& on_progress);
+Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
+                      const Examples& examples, const data::Dataset* valid, const TrainOptions& options,
+                      std::stop_token stop, const std::function<void(const Progress&)>& on_progress);
 
 // The share of rows whose largest output is their label.
 Result<double> Accuracy(const runtime::Session& session, const data::Dataset& dataset);
@@ -67,11 +67,11 @@ Result<double> Accuracy(const runtime::Session& session, const data::Dataset& da
 // Also what the benchmark of a training step runs. Thread-compatible.
 class Step {
  public:
-  static Result<std::unique_ptr<Step>> Create(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model, gradient::Loss loss,
-                                              std::int64_t batch);
-  std::span<float> x() { return x_.As<float>(); }               // [batch, features]
-  tensor::MutableView target() { return target_.Mutable(); }    // as the loss wants it
-  std::span<float> weight() { return weight_.As<float>(); }     // [batch], 1/batch to begin with
+  static Result<std::unique_ptr<Step>> Create(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
+                                              gradient::Loss loss, std::int64_t batch);
+  std::span<float> x() { return x_.As<float>(); }             // [batch, features]
+  tensor::MutableView target() { return target_.Mutable(); }  // as the loss wants it
+  std::span<float> weight() { return weight_.As<float>(); }   // [batch], 1/batch to begin with
   std::span<float> parameters() { return parameters_.As<float>(); }
   std::span<const float> gradients() const { return gradients_.As<float>(); }
   float loss() const { return loss_.As<float>()[0]; }

@@ -25,7 +25,8 @@ data::Dataset Clouds(std::int64_t rows, std::uint64_t seed) {
     const int label = static_cast<int>(random.Below(3));
     d.labels.push_back(label);
     auto row = d.x.As<float>().subspan(static_cast<std::size_t>(i) * 8, 8);
-    for (std::size_t j = 0; j < 8; ++j) row[j] = static_cast<float>(random.Normal() * .5 + std::cos(static_cast<double>(j) * (label + 1)));
+    for (std::size_t j = 0; j < 8; ++j)
+      row[j] = static_cast<float>(random.Normal() * .5 + std::cos(static_cast<double>(j) * (label + 1)));
   }
   return d;
 }
@@ -39,7 +40,8 @@ class Training : public ::testing::Test {
   }
   void TearDown() override { fs::remove_all(dir_); }
 
-  Result<Trained> Run(const TrainOptions& options, std::stop_token stop = {}, const std::function<void(const Progress&)>& report = {}) {
+  Result<Trained> Run(const TrainOptions& options, std::stop_token stop = {},
+                      const std::function<void(const Progress&)>& report = {}) {
     const auto examples = LabelledExamples::Create(train_, 3, false).value();
     const auto model = model::Model::FromBytes("net.onnx", MakePerceptron({8, 16, 3}, 4)).value();
     return Train(engine_, model, *examples, &valid_, options, stop, report);
@@ -118,8 +120,13 @@ TEST_F(Training, StopsWhenTheLossExplodes) {
 TEST_F(Training, RefusesDataThatDoNotFitTheModel) {
   const auto examples = LabelledExamples::Create(train_, 3, false).value();
   const auto model = model::Model::FromBytes("net.onnx", MakePerceptron({9, 3}, 4)).value();
-  EXPECT_NE(Train(engine_, model, *examples, nullptr, {}, {}, {}).status().message().find("the data have 8 features and 3 classes"), std::string::npos);
-  EXPECT_NE(LabelledExamples::Create(train_, 2, false).status().message().find("label 2 is out of range"), std::string::npos);
+  EXPECT_NE(Train(engine_, model, *examples, nullptr, {}, {}, {})
+                .status()
+                .message()
+                .find("the data have 8 features and 3 classes"),
+            std::string::npos);
+  EXPECT_NE(LabelledExamples::Create(train_, 2, false).status().message().find("label 2 is out of range"),
+            std::string::npos);
   auto flat = Clouds(10, 1);
   flat.row_shape = {8};
   EXPECT_FALSE(LabelledExamples::Create(flat, 3, true).ok());
@@ -128,8 +135,12 @@ TEST_F(Training, RefusesDataThatDoNotFitTheModel) {
 TEST_F(Training, DistillationGivesTheTeachersAnswerOnAnyNumberOfThreads) {
   const auto teacher = model::Model::FromBytes("t.onnx", MakePerceptron({8, 3}, 4)).value();
   const auto session = runtime::Session::Create(engine_, teacher).value();
-  const auto one = DistilledExamples::Create(train_, {session.get()}, {.slices = 3, .seed = 5, .threads = 1}, {}, [](double) {}).value();
-  const auto two = DistilledExamples::Create(train_, {session.get()}, {.slices = 3, .seed = 5, .threads = 2}, {}, [](double) {}).value();
+  const auto one =
+      DistilledExamples::Create(train_, {session.get()}, {.slices = 3, .seed = 5, .threads = 1}, {}, [](double) {
+      }).value();
+  const auto two =
+      DistilledExamples::Create(train_, {session.get()}, {.slices = 3, .seed = 5, .threads = 2}, {}, [](double) {
+      }).value();
   Random unused(1);
   std::vector<float> x(8);
   std::vector<float> t(3);
@@ -149,7 +160,10 @@ TEST_F(Training, DistillationGivesTheTeachersAnswerOnAnyNumberOfThreads) {
   }
   std::stop_source stop;
   stop.request_stop();
-  EXPECT_EQ(DistilledExamples::Create(train_, {session.get()}, {.slices = 3}, stop.get_token(), [](double) {}).status().code(), Code::kCancelled);
+  EXPECT_EQ(DistilledExamples::Create(train_, {session.get()}, {.slices = 3}, stop.get_token(), [](double) {})
+                .status()
+                .code(),
+            Code::kCancelled);
 }
 
 TEST_F(Training, LadderIsTheSameOnOneThreadAndTwo) {
@@ -165,7 +179,8 @@ TEST_F(Training, LadderIsTheSameOnOneThreadAndTwo) {
   ASSERT_TRUE(rungs.ok()) << rungs.status().message();
   EXPECT_EQ(rungs->size(), 6u);
   EXPECT_NEAR(last, 1, 1e-9);
-  for (const auto& r : *rungs) EXPECT_EQ(data::ReadFile(dir_ / "one" / r.file).value(), data::ReadFile(dir_ / "two" / r.file).value()) << r.file;
+  for (const auto& r : *rungs)
+    EXPECT_EQ(data::ReadFile(dir_ / "one" / r.file).value(), data::ReadFile(dir_ / "two" / r.file).value()) << r.file;
 }
 
 }  // namespace

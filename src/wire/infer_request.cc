@@ -21,7 +21,8 @@ EncodedRequest EncodeInferRequest(const std::string& id, std::span<const NamedTe
   EncodedRequest request;
   request.body = head.dump();
   request.json_bytes = request.body.size();
-  for (const auto& in : inputs) request.body.append(reinterpret_cast<const char*>(in.view.bytes.data()), in.view.bytes.size());
+  for (const auto& in : inputs)
+    request.body.append(reinterpret_cast<const char*>(in.view.bytes.data()), in.view.bytes.size());
   return request;
 }
 

@@ -7,7 +7,8 @@
 namespace ganglion::wire {
 namespace {
 
-Result<const Json*> Get(const Json& object, const std::string& key, bool (Json::*is)() const noexcept, const char* type) {
+Result<const Json*> Get(const Json& object, const std::string& key, bool (Json::*is)() const noexcept,
+                        const char* type) {
   if (!object.is_object()) return InvalidArgument("expected an object with \"" + key + "\"");
   const auto at = object.find(key);
   if (at == object.end()) return InvalidArgument("\"" + key + "\" is missing");
@@ -19,7 +20,8 @@ Result<const Json*> Get(const Json& object, const std::string& key, bool (Json::
 
 Status ParseJson(std::string_view text, Json* json) {
   if (text.size() > limits::kMaxJsonBytes) {
-    return ResourceExhausted("JSON of " + std::to_string(text.size()) + " bytes, limit " + std::to_string(limits::kMaxJsonBytes));
+    return ResourceExhausted("JSON of " + std::to_string(text.size()) + " bytes, limit " +
+                             std::to_string(limits::kMaxJsonBytes));
   }
   // Depth first, before anything is built: brackets outside strings.
   int depth = 0;
@@ -32,7 +34,8 @@ Status ParseJson(std::string_view text, Json* json) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      if (++depth > limits::kMaxJsonDepth) return InvalidArgument("JSON nested deeper than " + std::to_string(limits::kMaxJsonDepth));
+      if (++depth > limits::kMaxJsonDepth)
+        return InvalidArgument("JSON nested deeper than " + std::to_string(limits::kMaxJsonDepth));
     } else if (c == ']' || c == '}') {
       --depth;
     }
@@ -63,7 +66,11 @@ Result<bool> GetBool(const Json& object, const std::string& key) {
   ASSIGN_OR_RETURN(const Json* v, Get(object, key, &Json::is_boolean, "boolean"));
   return v->get<bool>();
 }
-Result<const Json*> GetArray(const Json& object, const std::string& key) { return Get(object, key, &Json::is_array, "array"); }
-Result<const Json*> GetObject(const Json& object, const std::string& key) { return Get(object, key, &Json::is_object, "object"); }
+Result<const Json*> GetArray(const Json& object, const std::string& key) {
+  return Get(object, key, &Json::is_array, "array");
+}
+Result<const Json*> GetObject(const Json& object, const std::string& key) {
+  return Get(object, key, &Json::is_object, "object");
+}
 
 }  // namespace ganglion::wire

@@ -14,7 +14,8 @@ TEST(ParseJson, BoundsDepthAndSaysWhereItFails) {
   EXPECT_FALSE(ParseJson(std::string(100'000, '['), &j).ok());
   EXPECT_TRUE(ParseJson("\"" + std::string(1000, '[') + "\"", &j).ok());
   EXPECT_NE(ParseJson("{\"a\":\n tru}", &j).message().find("line 2"), std::string::npos);
-  for (const char* bad : {"", "{", "[1,]", "nan", "{\"a\":1}x", "\"\\u12\""}) EXPECT_FALSE(ParseJson(bad, &j).ok()) << bad;
+  for (const char* bad : {"", "{", "[1,]", "nan", "{\"a\":1}x", "\"\\u12\""})
+    EXPECT_FALSE(ParseJson(bad, &j).ok()) << bad;
 }
 
 TEST(Get, NamesTheKeyThatIsMissingOrOfAnotherType) {
@@ -42,8 +43,9 @@ TEST(EncodeInferRequest, PutsTheBytesAfterTheHead) {
   const NamedTensor in{"image", {tensor::DataType::kFp32, shape, std::as_bytes(std::span(x))}};
   const auto r = EncodeInferRequest("7", {&in, 1});
   EXPECT_EQ(r.body.size(), r.json_bytes + 8);
-  EXPECT_EQ(r.body.substr(0, r.json_bytes),
-            R"({"id":"7","inputs":[{"name":"image","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]})");
+  EXPECT_EQ(
+      r.body.substr(0, r.json_bytes),
+      R"({"id":"7","inputs":[{"name":"image","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]})");
 }
 
 }  // namespace
