@@ -31,7 +31,8 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:5px 8px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:500;font-size:13px}th:first-child,td:first-child{text-align:left}
 tr:last-child td{border-bottom:0}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:12px}.two table{font-size:13px}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:12px}.two table{font-size:13px}.two th,.two td{padding:5px 4px}
+
 td.files{white-space:normal;text-align:left;min-width:120px}th.files{text-align:left}.axis{stroke:var(--line)}
 )";
 
