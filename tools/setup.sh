@@ -72,13 +72,17 @@ install_onnxruntime() {
   mkdir -p "$cache"
   work="$(mktemp -d "$cache/fetch.XXXXXX")"  # not local: the trap outlives this function
   trap 'rm -rf "$work"' EXIT
-  (cd "$work" && npm pack --silent --ignore-scripts "onnxruntime-node@$ORT_VERSION" >/dev/null)
+  (cd "$work" && npm pack --loglevel=error --ignore-scripts "onnxruntime-node@$ORT_VERSION" >/dev/null) ||
+    die "npm could not fetch onnxruntime-node@$ORT_VERSION (see above); or install an ONNX Runtime yourself and set ONNXRUNTIME_ROOT"
   verify "$work/onnxruntime-node-$ORT_VERSION.tgz" "$ORT_TARBALL_SHA256"
 
   # A private apt: same mirror as this system's Debian, the suite trixie, its own state and cache.
   local site
-  site="$(apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Label: Debian' | head -n 1)"
-  [ -n "$site" ] || { apt_install ca-certificates; site="$(apt-get indextargets --format '$(SITE)' | head -n 1)"; }
+  site="$(apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Label: Debian' | sed -n 1p)"
+  if [ -z "$site" ]; then  # the lists were never read
+    as_root apt-get update -qq
+    site="$(apt-get indextargets --format '$(SITE)' 'Origin: Debian' 'Label: Debian' | sed -n 1p)"
+  fi
   [ -n "$site" ] || die "no Debian mirror in apt's sources; set ONNXRUNTIME_ROOT to an installed ONNX Runtime"
   mkdir -p "$work"/apt/{lists/partial,cache/archives/partial}
   : > "$work/apt/status"
@@ -87,8 +91,8 @@ install_onnxruntime() {
     -o "Dir::State=$work/apt" -o "Dir::State::lists=$work/apt/lists" -o "Dir::State::status=$work/apt/status"
     -o "Dir::Cache=$work/apt/cache" -o Acquire::Languages=none -o APT::Architecture=amd64
     -o APT::Sandbox::User=root -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
-  apt-get -q "${private[@]}" update >/dev/null
-  (cd "$work" && apt-get -q "${private[@]}" download "$ORT_HEADERS=$ORT_HEADERS_VERSION" >/dev/null)
+  { apt-get -q "${private[@]}" update && (cd "$work" && apt-get -q "${private[@]}" download "$ORT_HEADERS=$ORT_HEADERS_VERSION"); } >/dev/null ||
+    die "apt could not fetch $ORT_HEADERS $ORT_HEADERS_VERSION from Debian trixie (see above); or set ONNXRUNTIME_ROOT to an installed ONNX Runtime"
   local deb; deb="$(ls "$work"/"$ORT_HEADERS"_*.deb)"
   verify "$deb" "$ORT_HEADERS_SHA256"
 
