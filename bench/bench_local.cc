@@ -4,13 +4,11 @@
 // C interface with preallocated input and output values (the faster of that and IoBinding), and nothing else: no check
 // of the input, no confidence, no clock. decide() is the public Decider.
 // Heap allocations are counted by standing in for malloc in this program.
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -23,39 +21,8 @@
 #include "ganglion/decider.h"
 #include "model/model.h"
 #include "node/node.h"
+#include "tests/allocation_counter.h"
 #include "training/perceptron.h"
-
-namespace {
-std::atomic<long> allocations = 0;
-}
-
-extern "C" {
-void* __libc_malloc(std::size_t);
-void* __libc_calloc(std::size_t, std::size_t);
-void* __libc_realloc(void*, std::size_t);
-void* __libc_memalign(std::size_t, std::size_t);
-void* malloc(std::size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_malloc(n);
-}
-void* calloc(std::size_t n, std::size_t m) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_calloc(n, m);
-}
-void* realloc(void* p, std::size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_realloc(p, n);
-}
-int posix_memalign(void** p, std::size_t alignment, std::size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  *p = __libc_memalign(alignment, n);
-  return *p == nullptr ? 12 : 0;
-}
-void* aligned_alloc(std::size_t alignment, std::size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_memalign(alignment, n);
-}
-}
 
 namespace ganglion::bench {
 namespace {

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/random.h"
+#include "base/scratch_test.h"
 #include "data/file.h"
 #include "data/formats.h"
 #include "training/perceptron.h"
@@ -31,15 +32,8 @@ struct Finished {
   std::string err;
 };
 
-class Program : public ::testing::Test {
+class Program : public ScratchDir {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "ganglion-e2e.XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    dir_ = name;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   // Starts a program of the build in the test's own directory.
   pid_t Start(const std::vector<std::string>& args, rlim_t file_limit = RLIM_INFINITY) {
     const pid_t pid = fork();
@@ -85,8 +79,6 @@ class Program : public ::testing::Test {
     }
     Write(file, csv.str());
   }
-
-  fs::path dir_;
 };
 
 TEST_F(Program, GoesFromAUsersModelsToDecisions) {

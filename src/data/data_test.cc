@@ -15,6 +15,8 @@
 
 #include <jpeglib.h>
 
+#include "base/scratch_test.h"
+
 namespace ganglion::data {
 namespace {
 
@@ -23,19 +25,12 @@ using tensor::DataType;
 
 std::span<const std::byte> Bytes(const std::string& s) { return std::as_bytes(std::span(s)); }
 
-class Files : public ::testing::Test {
+class Files : public ScratchDir {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "ganglion-data.XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    dir_ = name;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
   std::string Write(const std::string& name, const std::string& bytes) {
     std::ofstream(dir_ / name, std::ios::binary) << bytes;
     return (dir_ / name).string();
   }
-  fs::path dir_;
 };
 
 std::string Idx(std::initializer_list<int> dims, const std::string& body, int type = 8) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "base/scratch_test.h"
 #include "data/file.h"
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
@@ -68,15 +69,8 @@ inline Points MakePoints(std::int64_t rows, std::uint64_t seed, double noise = .
   return p;
 }
 
-class DecisionDir : public ::testing::Test {
+class DecisionDir : public ScratchDir {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "ganglion-node.XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    dir_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
-
   void Write(const std::string& file, const std::string& bytes) {
     ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
   }
@@ -118,7 +112,6 @@ stages:
     Write("decision.lock", WriteLock(calibrated->lock));
   }
 
-  std::filesystem::path dir_;
   std::shared_ptr<runtime::Engine> engine_ = runtime::Engine::Create().value();
 };
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "base/scratch_test.h"
 #include "data/file.h"
 
 namespace ganglion::training {
@@ -31,15 +32,8 @@ data::Dataset Clouds(std::int64_t rows, std::uint64_t seed) {
   return d;
 }
 
-class Training : public ::testing::Test {
+class Training : public ScratchDir {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "ganglion-training.XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    dir_ = name;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   Result<Trained> Run(const TrainOptions& options, std::stop_token stop = {},
                       const std::function<void(const Progress&)>& report = {}) {
     const auto examples = LabelledExamples::Create(train_, 3, false).value();
@@ -47,7 +41,6 @@ class Training : public ::testing::Test {
     return Train(engine_, model, *examples, &valid_, options, stop, report);
   }
 
-  fs::path dir_;
   std::shared_ptr<runtime::Engine> engine_ = runtime::Engine::Create().value();
   data::Dataset train_ = Clouds(700, 1);
   data::Dataset valid_ = Clouds(300, 2);
