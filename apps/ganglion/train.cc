@@ -183,8 +183,8 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
       status = TrainFashionLadder(
           context, {o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, 1, o->resume, o->quiet});
       if (status.ok())
-        fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data F\n", dir.string(),
-                   dir.string());
+        fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data {}/train --rows {}:\n",
+                   dir.string(), dir.string(), o->data.empty() ? kFashion : o->data, kTrainRows);
     } else {
       status = TrainOne(context, *o);
     }

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace ganglion::node {
 
@@ -100,6 +102,16 @@ calibration::Judgement Decision::Judge(std::size_t i, std::span<const float> z, 
   return judgement;
 }
 
+// A model that gives NaN has broken; its answer must not be taken for one, at the top least of all.
+Status Decision::CheckScores(std::size_t stage, std::span<const float> z) const {
+  for (const float v : z) {
+    if (std::isnan(v) || v == std::numeric_limits<float>::infinity()) [[unlikely]] {
+      return Internal(fmt::format("{} gave a number that is not finite", stages_[stage]->files().back().file));
+    }
+  }
+  return {};
+}
+
 // The request path.
 Result<Decided> Decision::Decide(std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const {
   RETURN_IF_ERROR(CheckInputs(inputs));
@@ -130,10 +142,11 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
     if (lanes != nullptr) {
       Stage::Lane& lane = *lanes->stages[step.stage];
       ran = lane.Run(inputs);
+      if (ran.ok()) ran = CheckScores(step.stage, lane.z());
       if (ran.ok()) judgement = Judge(step.stage, lane.z(), lane.confidence());
     } else {
       const auto scores = stages_[step.stage]->Score(inputs);
-      ran = scores.status();
+      ran = scores.ok() ? CheckScores(step.stage, scores->z) : scores.status();
       if (ran.ok())
         judgement = Judge(step.stage, scores->z,
                           scores->confidence.empty() ? std::nullopt : std::optional(scores->confidence[0]));
@@ -152,9 +165,9 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
   }
   if (step.kind == cascade::Step::Kind::kFail) {
     if (step.answer.reason == cascade::Reason::kFailed) return failure;
-    return Status(Code::kDeadlineExceeded,
-                  fmt::format("deadline passed {} any stage answered",
-                              d.label < 0 ? "before" : "before an accepting stage; when_late is fail and"));
+    return Status(Code::kDeadlineExceeded, d.label < 0
+                                               ? "deadline passed before any stage answered"
+                                               : "deadline passed before a stage accepted, and when_late is fail");
   }
   d.kind = step.answer.degraded ? Decided::Kind::kDegraded : Decided::Kind::kAccepted;
   d.label = step.answer.label;

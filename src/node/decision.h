@@ -70,6 +70,7 @@ class Decision {
   };
   Decision() = default;
   Status CheckInputs(std::span<const tensor::View> inputs) const;
+  Status CheckScores(std::size_t stage, std::span<const float> z) const;
   Result<Decided> DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock,
                            TimePoint deadline) const;
   std::unique_ptr<Lanes> TakeLanes() const;

@@ -318,6 +318,27 @@ TEST_F(Node, FixedBatchModelsAreScoredRowByRow) {
   EXPECT_EQ(DecideRow(**d, -2, 2)->label, 2);
 }
 
+// log(x) of a negative number: the stage is broken for that row, and says so instead of answering class 0.
+TEST_F(Node, AStageThatGivesNanHasFailed) {
+  onnx::ModelProto m;
+  graph::GraphBuilder g(&m);
+  g.Input({"x", DataType::kFp32, {-1, 2}});
+  g.Initializer("w", Tensor::From<float>({2, 4}, Quadrants(2)).value());
+  g.Node("Log", {g.Node("MatMul", {"x", "w"})}, {}, "y");
+  g.Output({"y", DataType::kFp32, {-1, 4}});
+  WriteThreeTiers("  - {tier: device, model: device.onnx}\n  - {tier: global, model: nan.onnx}\n");
+  Write("nan.onnx", graph::Serialize(m));
+  const auto calibrating = Decision::Open(engine_, dir_, {.with_lock = false}).value();
+  auto c = Calibrate(*calibrating, MakePoints(1000, 1), {calibration::PromiseKind::kDisagreement, .5, .1}).value();
+  c.lock.stages[0].threshold = calibration::kNever;
+  Write("decision.lock", WriteLock(c.lock));
+  const auto d = Decision::Open(engine_, dir_).value();
+  const auto decided = DecideRow(*d, 1, 2).value();
+  EXPECT_EQ(decided.kind, Decided::Kind::kDegraded);
+  EXPECT_EQ(decided.reason, cascade::Reason::kFailed);
+  EXPECT_EQ(decided.tier, topology::Tier::kDevice);
+}
+
 TEST_F(Node, ManyThreadsGetTheSameAnswers) {
   WriteThreeTiers();
   CalibrateInPlace();
