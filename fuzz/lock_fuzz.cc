@@ -13,8 +13,10 @@ std::vector<std::string> Seeds() {
   lock.decision = "d";
   lock.holds = true;
   lock.stages.resize(2);
-  lock.stages[0].files = {{"a.onnx", {}}};
+  lock.stages[0].files = {{"a.onnx", "model", {}}};
   lock.stages[0].threshold = .5;
+  lock.inputs = {{"x", ganglion::tensor::DataType::kFp32, {-1, 2}}};
+  lock.certifying_rows = 100;
   lock.path = {{{.5}, 10, 1}};
   lock.plug_in = {.4};
   return {ganglion::node::WriteLock(lock)};

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "calibrate.h"
 #include "data/data.h"
@@ -20,7 +21,7 @@ struct Options {
   std::string rows;
   std::string promise;
   std::string links;
-  double delta = 0;
+  std::optional<double> delta;
   std::uint64_t seed = 1;
   bool unlabelled = false;
   bool json = false;
@@ -48,7 +49,7 @@ Status Run(Context& context, const Options& o) {
   node::CalibrateOptions options;
   options.promise = decision->config().promise;
   if (!o.promise.empty()) RETURN_IF_ERROR(ParsePromise(o.promise, &options.promise));
-  if (o.delta != 0) options.promise.delta = o.delta;
+  if (o.delta) options.promise.delta = *o.delta;
   options.seed = o.seed;
   if (!o.links.empty()) {
     ASSIGN_OR_RETURN(options.topology, node::LoadTopologyFile(o.links));
@@ -98,6 +99,16 @@ Result<tensor::View> AsInput(const data::Dataset& dataset, const tensor::Spec& s
   return tensor::View{tensor::DataType::kFp32, *shape, dataset.x.View().bytes};
 }
 
+std::string PromiseRemark(const node::Decision& decision) {
+  const auto& asked = decision.config().promise;
+  const auto& certified = decision.lock().promise;
+  if (asked.kind == certified.kind && asked.limit == certified.limit && asked.delta == certified.delta) return "";
+  return fmt::format(
+      "decision.yaml asks for {} {:g} (delta {:g}), decision.lock certifies {} {:g} (delta {:g}); that is what holds",
+      calibration::Name(asked.kind), asked.limit, asked.delta, calibration::Name(certified.kind), certified.limit,
+      certified.delta);
+}
+
 std::string Summary(const node::Lock& lock) {
   const auto n = static_cast<double>(lock.certifying_rows);
   std::string text;
@@ -108,9 +119,7 @@ std::string Summary(const node::Lock& lock) {
     below += lock.stages[s].accepted;
     text += fmt::format("{}{} {:.1f}%", s > 0 ? " | " : "", topology::Name(lock.stages[s].tier), 100 * share);
   }
-  const std::string measure = lock.promise.kind == calibration::PromiseKind::kLoss    ? "loss"
-                              : lock.promise.kind == calibration::PromiseKind::kError ? "error"
-                                                                                      : "disagreement";
+  const std::string measure(calibration::RiskName(lock.promise.kind));
   const double trials = lock.promise.kind == calibration::PromiseKind::kError ? static_cast<double>(lock.accepted) : n;
   if (!lock.holds) return text + fmt::format("; {} not certified", measure);
   return text + fmt::format("; {} {:.4f}, certified <= {:g} at {:g}%", measure,

@@ -29,26 +29,10 @@ struct Options {
 // The main job on real images: 50,000 rows train (once), 10,000 others calibrate, the 10,000 test rows are decided.
 Status Run(Context& context, const Options& o) {
   const fs::path dir = fs::path(o.out) / "fashion";
-  const fs::path recipe_file = dir / "recipe.txt";
-  const std::string recipe = training::LadderRecipe(o.seed, o.effort) + "\n";
-  const auto have = data::ReadFile(recipe_file, limits::kMaxConfigBytes);
-  if (!have.ok() || *have != recipe) {
+  if (!training::LadderIsTrained(dir, o.seed, o.effort)) {
     fmt::print("training the ladder on 50,000 images, once (about a minute on two cores); Ctrl-C keeps what is done\n");
     std::fflush(stdout);
-    // A ladder begun by this very recipe goes on; anything else there is another recipe's and is trained anew.
-    const auto begun = data::ReadFile(dir / "training.txt", limits::kMaxConfigBytes);
-    const bool resume = begun.ok() && *begun == recipe;
-    RETURN_IF_ERROR(data::WriteFileAtomically(dir / "training.txt", recipe));
-    if (!resume) {
-      std::error_code ignored;
-      for (const auto& entry : fs::directory_iterator(dir, ignored)) {
-        if (entry.path().extension() == ".onnx") fs::remove(entry.path(), ignored);
-      }
-    }
     RETURN_IF_ERROR(TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet}));
-    RETURN_IF_ERROR(data::WriteFileAtomically(recipe_file, recipe));
-    std::error_code ignored;
-    fs::remove(dir / "training.txt", ignored);
   }
   {
     ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir, {.with_lock = false}));

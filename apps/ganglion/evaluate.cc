@@ -32,6 +32,7 @@ Status Run(Context& context, const Options& o) {
   load.want_labels = decision->lock().promise.kind != calibration::PromiseKind::kDisagreement;
   RETURN_IF_ERROR(ParseRows(o.rows, &load.begin, &load.end));
   ASSIGN_OR_RETURN(const auto dataset, data::LoadDataset(o.data, load));
+  if (const auto remark = PromiseRemark(*decision); !remark.empty()) fmt::print(stderr, "evaluate: {}\n", remark);
   evaluation::Options options;
   options.seed = o.seed;
   if (!o.links.empty()) {
@@ -65,9 +66,7 @@ Result<evaluation::Report> EvaluateOn(const node::Decision& decision, const data
 std::string ToText(const evaluation::Report& r, bool colour) {
   using evaluation::Way;
   const auto n = static_cast<double>(r.rows);
-  const std::string measure = r.promise.kind == calibration::PromiseKind::kLoss    ? "loss"
-                              : r.promise.kind == calibration::PromiseKind::kError ? "error"
-                                                                                   : "disagreement";
+  const std::string measure(calibration::RiskName(r.promise.kind));
   const char* accuracy = r.labelled ? "accuracy" : "agreement";
   std::string text = Paint(fmt::format("{}: {} decisions, {}_at_most {:g} with probability {:g}", r.decision,
                                        Thousands(r.rows), measure, r.promise.limit, 1 - r.promise.delta),

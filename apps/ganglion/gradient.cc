@@ -31,7 +31,8 @@ Status Run(const Options& o) {
   if (!segments.ok()) return segments.status().Within(o.model);
   RETURN_IF_ERROR(data::WriteFileAtomically(o.out, graph::Serialize(step)));
   fmt::print(
-      "wrote {}: {} nodes, {} parameters in {} tensors; feed the model's inputs, target, weight and the parameters\n",
+      "wrote {}: {} nodes, {} parameters in {} tensors; feed the model's inputs, target, row_weight and the "
+      "parameters\n",
       o.out, step.graph().node_size(), segments->back().offset + segments->back().size, segments->size());
   return {};
 }

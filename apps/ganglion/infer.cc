@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "calibrate.h"
 #include "node/input_file.h"
 #include "node/node.h"
 #include "node/yaml.h"
@@ -42,6 +43,7 @@ Status Run(Context& context, const Options& o) {
       return InvalidArgument("--up-to \"" + o.highest_tier + "\" is no tier; one of device, edge, region, global");
   }
   ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, o.name, open));
+  if (const auto remark = PromiseRemark(*decision); !remark.empty()) fmt::print(stderr, "infer: {}\n", remark);
   const auto& config = decision->config();
   Duration deadline = config.deadline;
   if (!o.deadline.empty()) {

@@ -58,6 +58,7 @@ Result<std::pair<topology::Tier, std::vector<std::string>>> ParseStage(const std
       files.push_back(std::exchange(file, ""));
     }
   }
+  if (files.empty()) return InvalidArgument(fmt::format("{} \"{}\" names no file", option, text));
   return std::make_pair(*tier, files);
 }
 

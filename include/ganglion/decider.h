@@ -6,7 +6,8 @@
 //   if (decider && decider->Decide(pixels, &answer, &error) && answer.kind == ganglion::Answer::Kind::kAccepted) ...
 //
 // It opens a decision directory that `ganglion calibrate` has certified, loads the stages up to a tier, and decides one
-// row at a time through them. Once warm, Decide allocates nothing beyond what ONNX Runtime itself does in a bare run.
+// row at a time through them. Once warm, Decide on a span of floats allocates nothing beyond what ONNX Runtime itself
+// does in a bare run.
 // Shapes: the decision's inputs, one row each. Units: nanoseconds. Errors: false, with a sentence in *error; nothing
 // throws. Threads: all members may be called from many threads at once; each call computes on its caller's thread.
 // Cost: the model's own run plus about a microsecond.

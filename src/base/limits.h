@@ -12,6 +12,7 @@ inline constexpr int kMaxGraphNesting = 8;                           // If / Loo
 inline constexpr int kMaxGraphNodes = 200'000;
 inline constexpr int kMaxTensorRank = 16;
 inline constexpr std::int64_t kMaxTensorElements = std::int64_t{1} << 31;
+inline constexpr std::int64_t kMaxRowElements = std::int64_t{1} << 26;  // numbers in one row of a decision's input
 inline constexpr std::size_t kMaxDataFileBytes = std::size_t{4} << 30;  // after decompression
 inline constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMaxJsonBytes = std::size_t{256} << 20;

@@ -32,12 +32,16 @@ TEST(Judge, StaysInRangeForAnyLogits) {
        {std::vector<float>{1e30f, -1e30f, 0}, {0, 0, 0}, {5}, {NAN, 1, 2}, {-INFINITY, -INFINITY}, {NAN, NAN}}) {
     for (const Measure m : {Measure::kMaxProbability, Measure::kMargin, Measure::kEntropy}) {
       const auto j = Judge(z, 1, m);
-      EXPECT_GE(j.confidence, 0);
-      EXPECT_LE(j.confidence, 1);
+      EXPECT_TRUE(j.confidence == -1 || (j.confidence >= 0 && j.confidence <= 1)) << j.confidence;
       EXPECT_GE(j.label, 0);
     }
   }
-  EXPECT_EQ(Judge(std::vector<float>{NAN, 1, 2}, 1, Measure::kMaxProbability).confidence, 0);
+  for (const Measure m : {Measure::kMaxProbability, Measure::kMargin, Measure::kEntropy}) {
+    for (const std::vector<float>& z : {std::vector<float>{NAN, 1, 2}, {1, NAN, 2}, {2, 1, NAN}, {1, INFINITY, 0}})
+      EXPECT_EQ(Judge(z, 1, m).confidence, -1);
+    EXPECT_GT(Judge(std::vector<float>{3, 1, -INFINITY}, 1, m).confidence, .5)
+        << "a class that is ruled out is no harm";
+  }
   EXPECT_EQ(Judge(std::vector<float>{2, 2, 1}, 1, Measure::kMargin).label, 0);
 }
 
@@ -63,6 +67,47 @@ TEST(FitTemperature, FindsTheTemperatureThatMadeTheLabels) {
   EXPECT_NEAR(t, 2.5, .1) << "seed 3";
   EXPECT_LT(NegativeLogLikelihood(z, y, 4, t), NegativeLogLikelihood(z, y, 4, t * 1.1));
   EXPECT_LT(NegativeLogLikelihood(z, y, 4, t), NegativeLogLikelihood(z, y, 4, t / 1.1));
+}
+
+TEST(FitTemperature, IsNotLedAstrayByRowsThatAreNoNumbers) {
+  Random random(3);
+  std::vector<float> z;
+  std::vector<int> y;
+  for (int r = 0; r < 500; ++r) {
+    const int label = static_cast<int>(random.Below(2));
+    y.push_back(random.Below(5) == 0 ? 1 - label : label);
+    z.push_back(label == 0 ? 2.f : 0.f);
+    z.push_back(label == 1 ? 2.f : 0.f);
+  }
+  const float clean = FitTemperature(z, y, 2);
+  for (const float bad : {NAN, -INFINITY}) {
+    z.insert(z.end(), {bad, 1});
+    y.push_back(0);
+  }
+  EXPECT_NEAR(FitTemperature(z, y, 2), clean, .01);
+  // A set without a single error would drive T to zero; it stays where confidences still differ.
+  EXPECT_GE(FitTemperature(std::vector<float>{9, 0, 8, 0}, std::vector<int>{0, 0}, 2), .25f);
+}
+
+TEST(ChooseStart, LetsSmallSetsCertifyWhatTheyCan) {
+  Random random(21);
+  int nothing = 0;
+  for (int run = 0; run < 50; ++run) {
+    const Evidence tuning = [&] {
+      Evidence e{400, {{}}, {{}}};
+      for (int i = 0; i < 400; ++i) {
+        e.confidence[0].push_back(static_cast<float>(random.Uniform()));
+        e.breaks[0].push_back(random.Uniform() < .02 * (1 - e.confidence[0].back()));
+      }
+      return e;
+    }();
+    Evidence certifying = tuning;
+    for (auto& b : certifying.breaks[0]) b = random.Uniform() < .005;
+    const Promise promise{PromiseKind::kLoss, .02, .1};
+    const auto path = BuildPath(tuning, {.1, 1});
+    nothing += !Walk(promise, certifying, path, ChooseStart(promise, tuning, path)).holds;
+  }
+  EXPECT_LE(nothing, 5) << "seed 21";
 }
 
 TEST(RankingQuality, IsTheShareOfPairsInOrder) {
@@ -141,6 +186,17 @@ TEST(BuildPath, IsCloseToTheBestTradeOff) {
     if (path.contains(broken)) path_so_far = std::min(path_so_far, path[broken]);
     if (best.contains(broken)) best_so_far = std::min(best_so_far, best[broken]);
     EXPECT_LE(path_so_far, best_so_far * 1.25 + 1) << broken << " broken, seed 8";
+  }
+}
+
+TEST(BuildPath, NeverAcceptsRowsWithoutAConfidence) {
+  Random random(4);
+  Evidence e = Draw(200, random);
+  for (std::size_t i = 0; i < 200; i += 3) e.confidence[0][i] = -1;
+  for (const auto& t : BuildPath(e, kCost)) {
+    EXPECT_GE(t[0], 0);
+    const Counts c = Count(e, t);
+    EXPECT_LE(c.stage_accepted[0], 133);
   }
 }
 

@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, 3> kNames{"loss_at_most", "error_at_most"
 // Thresholds as ranks: stage s accepts the `take` most confident rows. Ties are never split.
 class Ranks {
  public:
-  explicit Ranks(const Evidence& e) : evidence_(e), order_(e.stages()), rank_(e.stages()) {
+  explicit Ranks(const Evidence& e) : evidence_(e), order_(e.stages()), rank_(e.stages()), usable_(e.stages()) {
     for (std::size_t s = 0; s < e.stages(); ++s) {
       order_[s].resize(e.rows);
       std::iota(order_[s].begin(), order_[s].end(), std::uint32_t{0});
@@ -24,26 +24,32 @@ class Ranks {
       std::sort(order_[s].begin(), order_[s].end(), [&](std::uint32_t i, std::uint32_t j) { return c[i] > c[j]; });
       rank_[s].resize(e.rows);
       for (std::size_t k = 0; k < e.rows; ++k) rank_[s][order_[s][k]] = static_cast<std::uint32_t>(k);
+      usable_[s] = static_cast<std::size_t>(std::count_if(c.begin(), c.end(), [](float v) { return v >= 0; }));
     }
   }
   const std::vector<std::uint32_t>& order(std::size_t s) const { return order_[s]; }
   std::uint32_t rank(std::size_t s, std::size_t row) const { return rank_[s][row]; }
+  // Rows that any threshold may accept: those whose confidence is one (a stage that gave NaN has -1).
+  std::size_t usable(std::size_t s) const { return usable_[s]; }
   // Whether a threshold can lie between the `take`-th and the next row.
   bool Boundary(std::size_t s, std::size_t take) const {
-    if (take == 0 || take == evidence_.rows) return true;
+    if (take == 0 || take == usable_[s]) return true;
     const auto& c = evidence_.confidence[s];
     return c[order_[s][take - 1]] > c[order_[s][take]];
   }
   double Threshold(std::size_t s, std::size_t take) const {
     if (take == 0) return kNever;
-    if (take == evidence_.rows) return 0;
-    return evidence_.confidence[s][order_[s][take - 1]];
+    if (take == usable_[s]) return 0;
+    // Half way to the next row, so that a last bit more or less in serving changes nothing.
+    const auto& c = evidence_.confidence[s];
+    return (static_cast<double>(c[order_[s][take - 1]]) + static_cast<double>(c[order_[s][take]])) / 2;
   }
 
  private:
   const Evidence& evidence_;
   std::vector<std::vector<std::uint32_t>> order_;
   std::vector<std::vector<std::uint32_t>> rank_;
+  std::vector<std::size_t> usable_;
 };
 
 using Takes = std::vector<std::size_t>;
@@ -62,13 +68,14 @@ bool Sweep(const Evidence& e, const Ranks& ranks, const StageCost& cost, double 
     std::size_t best_take = least[s];
     bool counted = false;
     const auto& order = ranks.order(s);
-    for (std::size_t k = 0; k <= e.rows; ++k) {
+    const std::size_t usable = ranks.usable(s);
+    for (std::size_t k = 0; k <= usable; ++k) {
       if (k >= least[s] && ranks.Boundary(s, k) && (!counted || gain > best + 1e-12)) {
         best = gain;
         best_take = k;
         counted = true;
       }
-      if (k == e.rows) break;
+      if (k == usable) break;
       const std::size_t row = order[k];
       bool reached = true;
       for (std::size_t q = 0; q < s && reached; ++q) reached = ranks.rank(q, row) >= takes[q];
@@ -86,6 +93,7 @@ bool Sweep(const Evidence& e, const Ranks& ranks, const StageCost& cost, double 
 }  // namespace
 
 std::string_view Name(PromiseKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
+std::string_view RiskName(PromiseKind kind) { return Name(kind).substr(0, Name(kind).find('_')); }
 
 std::optional<PromiseKind> PromiseFromName(std::string_view name) {
   for (std::size_t i = 0; i < kNames.size(); ++i) {
@@ -95,9 +103,14 @@ std::optional<PromiseKind> PromiseFromName(std::string_view name) {
 }
 
 Status Promise::Check() const {
-  if (!(limit > 0 && limit < 1))
-    return InvalidArgument(std::string(Name(kind)) + " must be between 0 and 1, got " + std::to_string(limit));
-  if (!(delta > 0 && delta < 1)) return InvalidArgument("delta must be between 0 and 1, got " + std::to_string(delta));
+  constexpr double kSmallest = 1e-6;  // below, no data set of a size that fits could certify anything
+  if (!(limit >= kSmallest && limit < 1)) {
+    return InvalidArgument(std::string(Name(kind)) + " must be at least 0.000001 and below 1, got " +
+                           std::to_string(limit));
+  }
+  if (!(delta >= kSmallest && delta < 1)) {
+    return InvalidArgument("delta must be at least 0.000001 and below 1, got " + std::to_string(delta));
+  }
   return {};
 }
 
@@ -180,10 +193,9 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
   constexpr int kPrices = 48;
   std::vector<Takes> corners{Takes(tuning.stages(), 0)};
   std::vector<double> go_on(tuning.rows);
-  const double highest = all;
   const double lowest = .02 * cost.back();
   for (int i = 0; i < kPrices; ++i) {
-    const double price = highest * std::pow(lowest / highest, static_cast<double>(i) / (kPrices - 1));
+    const double price = all * std::pow(lowest / all, static_cast<double>(i) / (kPrices - 1));
     const Takes least = corners.back();
     Takes takes = least;
     for (int sweep = 0; sweep < 8 && Sweep(tuning, ranks, cost, price, least, takes, go_on); ++sweep) {
@@ -192,7 +204,7 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
   }
   // The loosest point of all: everything at the first stage.
   Takes everything = corners.back();
-  if (!everything.empty()) everything[0] = tuning.rows;
+  if (!everything.empty()) everything[0] = ranks.usable(0);
   if (everything != corners.back()) corners.push_back(std::move(everything));
 
   // Fill the gaps in rank space, so that no step accepts much more than half a percent of the rows at once.
@@ -220,10 +232,12 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
 }
 
 std::size_t ChooseStart(const Promise& promise, const Evidence& tuning, const std::vector<Thresholds>& path) {
+  if (promise.kind != PromiseKind::kError) return 0;
   std::size_t start = 0;
   double least = 2;
   for (std::size_t j = 0; j < path.size(); ++j) {
     const double p = PValue(promise, Count(tuning, path[j]));
+    if (p <= promise.delta * promise.delta) return j;
     if (p <= least) {
       least = p;
       start = j;
@@ -241,18 +255,17 @@ Certificate Walk(const Promise& promise, const Evidence& certifying, const std::
     const Counts counts = Count(certifying, path[j]);
     const double p = PValue(promise, counts);
     ++c.walked;
-    if (p > promise.delta) {
-      if (!c.holds) {
-        c.counts = counts;
-        c.p_value = p;
-      }
-      break;
+    const bool passed = p <= promise.delta;
+    if (passed && counts.accepted > 0) {
+      c.holds = true;
+      c.point = j;
+      c.thresholds = path[j];
     }
-    c.holds = true;
-    c.point = j;
-    c.thresholds = path[j];
-    c.counts = counts;
-    c.p_value = p;
+    if (passed || !c.holds) {
+      c.counts = counts;
+      c.p_value = p;
+    }
+    if (!passed) break;
   }
   return c;
 }

@@ -23,15 +23,16 @@
 // the tuning half, by coordinate descent, kept monotone; between these points it is filled in rank space. So the loss
 // that the promise allows is spent at the stage where it saves most. Burden is what a request costs on its way (see
 // StageCost). One path for all stages, so nothing is lost to splitting delta over them.
-// Start: the loosest of the points whose p-value on the tuning half is smallest. It matters for error_at_most, whose
-// strictest points have accepted too few rows for any certificate.
+// Start: for loss and disagreement the first point, which accepts nothing and so passes whenever anything can. For
+// error, whose strictest points have accepted too few rows for any certificate: the first point whose p-value on the
+// tuning half is at most delta^2 (clear enough to pass on the other half too), else the point where it is smallest.
 //
 // Why not a union bound over a grid (loses with every stage and every grid point), nor Hoeffding (wastes most of the
 // data at 1 %), nor thresholds found stage after stage on the same rows (not valid: a later stage's rows were chosen
 // by an earlier threshold).
 // Source: A. Angelopoulos, S. Bates, E. Candes, M. Jordan, L. Lei, "Learn then Test", arXiv 2110.01052, 2021, sections
 // 2.2 and 3.1 (fixed-sequence testing); exact binomial tails as their remark on binary losses.
-// Ranges: 0 < limit < 1, 0 < delta < 1. Pure, thread-safe.
+// Ranges: 1e-6 <= limit < 1, 1e-6 <= delta < 1. Pure, thread-safe.
 // Cost: building a path of 200 points on 2,500 rows and 3 stages takes about 5 ms, the walk about 1 ms.
 #pragma once
 
@@ -50,6 +51,7 @@ namespace ganglion::calibration {
 enum class PromiseKind { kLoss, kError, kDisagreement };
 std::string_view Name(PromiseKind kind);  // "loss_at_most", "error_at_most", "disagreement_at_most"
 std::optional<PromiseKind> PromiseFromName(std::string_view name);
+std::string_view RiskName(PromiseKind kind);  // "loss", "error", "disagreement": what the promise limits
 
 struct Promise {
   PromiseKind kind = PromiseKind::kLoss;
@@ -101,10 +103,10 @@ std::vector<Thresholds> BuildPath(const Evidence& tuning, const StageCost& cost)
 std::size_t ChooseStart(const Promise& promise, const Evidence& tuning, const std::vector<Thresholds>& path);
 
 struct Certificate {
-  bool holds = false;     // false: no point kept the promise, nothing may be accepted below the top
+  bool holds = false;     // false: no point that accepts anything kept the promise; nothing may be accepted
   std::size_t point = 0;  // on the path; meaningful when holds
   Thresholds thresholds;  // all kNever when !holds
-  Counts counts;          // of the certifying half, at the chosen point (at the start when !holds)
+  Counts counts;          // of the certifying half, at the chosen point; when !holds, where the walk ended
   double p_value = 1;
   std::size_t walked = 0;  // points tested
 };

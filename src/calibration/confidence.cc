@@ -53,28 +53,34 @@ Judgement Judge(std::span<const float> z, float temperature, Measure measure) {
       confidence = z.size() == 1 ? 1 : 1 - (std::log(sum) - weighted / sum) / std::log(static_cast<float>(z.size()));
       break;
   }
-  if (!(confidence >= 0)) confidence = 0;  // NaN too
+  if (std::isnan(confidence)) return {static_cast<int>(best), -1};
+  confidence = std::max(confidence, 0.f);
   return {static_cast<int>(best), std::min(confidence, 1.f)};
 }
 
 double NegativeLogLikelihood(std::span<const float> z, std::span<const int> labels, std::size_t classes,
                              double temperature) {
   double total = 0;
+  std::size_t rows = 0;
   for (std::size_t r = 0; r < labels.size(); ++r) {
     const auto row = z.subspan(r * classes, classes);
     const double top = *std::max_element(row.begin(), row.end());
     double sum = 0;
     for (const float v : row) sum += std::exp((v - top) / temperature);
-    total += std::log(sum) - (row[static_cast<std::size_t>(labels[r])] - top) / temperature;
+    const double loss = std::log(sum) - (row[static_cast<std::size_t>(labels[r])] - top) / temperature;
+    if (!std::isfinite(loss)) continue;
+    total += loss;
+    ++rows;
   }
-  return total / static_cast<double>(labels.size());
+  return rows == 0 ? 0 : total / static_cast<double>(rows);
 }
 
 float FitTemperature(std::span<const float> z, std::span<const int> labels, std::size_t classes) {
-  GANGLION_CHECK(!labels.empty() && z.size() == labels.size() * classes);
+  GANGLION_CHECK(z.size() == labels.size() * classes);
+  if (NegativeLogLikelihood(z, labels, classes, 1) == 0) return 1;  // nothing to fit
   // The likelihood is unimodal in log T (it is concave in 1/T): golden-section search.
   const double golden = (std::sqrt(5.) - 1) / 2;
-  double low = std::log(.05);
+  double low = std::log(.25);
   double high = std::log(20.);
   double a = high - golden * (high - low);
   double b = low + golden * (high - low);
@@ -100,6 +106,7 @@ float FitTemperature(std::span<const float> z, std::span<const int> labels, std:
 
 double RankingQuality(std::span<const float> confidence, std::span<const std::uint8_t> bad) {
   GANGLION_CHECK(confidence.size() == bad.size());
+  for (const float c : confidence) GANGLION_CHECK(!std::isnan(c));
   std::vector<std::size_t> order(bad.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) { return confidence[i] < confidence[j]; });

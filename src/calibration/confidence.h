@@ -8,8 +8,9 @@
 // T is fitted by the log-likelihood of the true classes (temperature scaling): it makes confidences of several stages
 // comparable and honest, and changes only how rows rank in margin and entropy.
 // Source: C. Guo et al., "On Calibration of Modern Neural Networks", 2017.
-// Ranges: T in [1/20, 20]; z finite, at least one class. NaN never gives a confidence: it gives 0.
-// Pure, thread-safe. Cost: one exponential a class.
+// Ranges: T in [1/4, 20] (colder, and confidences would round to 1 in float and tie); at least one class. Logits of
+// -inf (a class that is ruled out) are fine; NaN and +inf give the confidence -1, which no threshold accepts. Pure,
+// thread-safe. Cost: one exponential a class.
 #pragma once
 
 #include <cstdint>
@@ -26,14 +27,15 @@ std::optional<Measure> MeasureFromName(std::string_view name);
 
 struct Judgement {
   int label = -1;
-  float confidence = 0;
+  float confidence = 0;  // -1: the logits were not numbers
 };
 
 // REQUIRES: z is not empty, temperature > 0.
 Judgement Judge(std::span<const float> z, float temperature, Measure measure);
 
 // The temperature that maximises the mean log-likelihood of `labels` under rows of logits z [rows, classes].
-// REQUIRES: labels.size() * classes == z.size(), at least one row, labels in 0 .. classes-1.
+// Rows whose likelihood is not finite are left out. 1 when none is left.
+// REQUIRES: labels.size() * classes == z.size(), labels in 0 .. classes-1.
 float FitTemperature(std::span<const float> z, std::span<const int> labels, std::size_t classes);
 
 // Mean negative log-likelihood at a temperature, what FitTemperature minimises.

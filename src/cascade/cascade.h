@@ -14,7 +14,7 @@
 // production. What a stage is (a local model, a parent node) and how it runs is the caller's business.
 // Degraded answers are outside the promise, whatever their confidence.
 //
-// A state machine for one request; a value of 64 bytes. Thread-compatible. Cost: nanoseconds a call, no allocation.
+// A state machine for one request; a small value. Thread-compatible. Cost: nanoseconds a call, no allocation.
 #pragma once
 
 #include <cstddef>

@@ -114,7 +114,7 @@ Result<Tensor> ParseImage(std::span<const std::byte> bytes, int channels) {
   return InvalidArgument("neither PNG nor JPEG");
 }
 
-Result<std::map<std::string, Tensor>> ParseNpz(std::span<const std::byte> bytes) {
+Result<Npz> ParseNpz(std::span<const std::byte> bytes) {
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t* source = zip_source_buffer_create(bytes.data(), bytes.size(), 0, &error);
@@ -126,7 +126,7 @@ Result<std::map<std::string, Tensor>> ParseNpz(std::span<const std::byte> bytes)
     zip_source_free(source);
     return InvalidArgument("not an npz file: " + why);
   }
-  std::map<std::string, Tensor> arrays;
+  Npz npz;
   Status status;
   const zip_int64_t entries = zip_get_num_entries(archive, 0);
   std::size_t total = 0;
@@ -160,15 +160,24 @@ Result<std::map<std::string, Tensor>> ParseNpz(std::span<const std::byte> bytes)
     zip_fclose(file);
     if (!status.ok()) break;
     auto t = ParseNpy(std::as_bytes(std::span(content)));
-    if (!t.ok()) {
-      status = t.status().Within("npz: \"" + name + "\"");
+    if (t.ok()) {
+      npz.arrays.emplace(name, std::move(*t));
     } else {
-      arrays.emplace(name, std::move(*t));
+      npz.unreadable.emplace(name, t.status().message());
     }
   }
   zip_discard(archive);
   if (!status.ok()) return status;
-  return arrays;
+  return npz;
+}
+
+Result<Tensor> Take(Npz& npz, const std::string& name) {
+  if (const auto at = npz.arrays.find(name); at != npz.arrays.end()) return std::move(at->second);
+  if (const auto at = npz.unreadable.find(name); at != npz.unreadable.end())
+    return InvalidArgument("npz: \"" + name + "\": " + at->second);
+  std::string have;
+  for (const auto& [other, unused] : npz.arrays) have += " " + other;
+  return InvalidArgument("npz has no array \"" + name + "\"; it has:" + have);
 }
 
 }  // namespace ganglion::data

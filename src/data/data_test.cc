@@ -74,6 +74,9 @@ TEST(Csv, NamesTheLineThatIsWrong) {
   EXPECT_EQ(ParseCsv("1,2\n3\n").status().message(), "line 2 has 1 fields, the first has 2");
   EXPECT_EQ(ParseCsv("1,2\n3,x\n").status().message(), "line 2 field 2 \"x\" is no number");
   EXPECT_FALSE(ParseCsv("").ok());
+  // A first row with one odd field is a mistake, not a header.
+  EXPECT_EQ(ParseCsv("1,,0\n2,3,1\n").status().message(), "line 1 field 2 \"\" is no number");
+  EXPECT_EQ(ParseCsv("\xEF\xBB\xBFlabel,a\n1,2\n")->columns[0], "label") << "a byte order mark";
   EXPECT_FALSE(ParseCsv("a,b\n").ok());
 }
 
@@ -133,10 +136,15 @@ TEST(Npz, ReadsItsArraysAndRefusesDamage) {
   const std::string file = Zip({{"x.npy", npy}});
   const auto arrays = ParseNpz(Bytes(file));
   ASSERT_TRUE(arrays.ok()) << arrays.status().message();
-  EXPECT_EQ(arrays->at("x").As<float>()[3], 4);
+  EXPECT_EQ(arrays->arrays.at("x").As<float>()[3], 4);
   EXPECT_FALSE(ParseNpz(Bytes(file.substr(0, file.size() / 2))).ok());
   EXPECT_FALSE(ParseNpz(Bytes("PK\x03\x04 not a zip")).ok());
-  EXPECT_FALSE(ParseNpz(Bytes(Zip({{"x.npy", "no array"}}))).ok());
+  // An array that nobody asks for may be what it likes.
+  auto mixed = ParseNpz(Bytes(Zip({{"names.npy", "no array"}, {"x.npy", npy}})));
+  ASSERT_TRUE(mixed.ok());
+  EXPECT_TRUE(Take(*mixed, "x").ok());
+  EXPECT_NE(Take(*mixed, "names").status().message().find("no NumPy magic"), std::string::npos);
+  EXPECT_NE(Take(*mixed, "y").status().message().find("it has: x"), std::string::npos);
 }
 
 TEST(Image, ReadsPngAndJpegAndRefusesTruncation) {
@@ -244,6 +252,24 @@ TEST_F(Files, BecomeDatasets) {
   EXPECT_EQ(npz->rows(), 1);
   EXPECT_EQ(npz->labels[0], 8);
   EXPECT_NE(DigestOf(*npz), DigestOf(*csv));
+}
+
+TEST_F(Files, WithoutLabelsKeepAllTheirColumns) {
+  const std::string path = Write("u.csv", "1,2.5\n3,4.5\n");
+  EXPECT_EQ(LoadDataset(path, {.want_labels = false})->features(), 2);
+  EXPECT_FALSE(LoadDataset(path).ok()) << "2.5 is no class";
+  EXPECT_EQ(LoadDataset(Write("n.csv", "y,a,b\n1,2,3\n"), {.want_labels = false})->features(), 2);
+  EXPECT_NE(LoadDataset(Write("x.npy", "")).status().message().find("is no data set; give"), std::string::npos);
+}
+
+TEST(FromFp32, TakesOnlyWholeNumbersInRangeForIntegers) {
+  const std::array<float, 2> x{1, -2};
+  const auto t = tensor::Tensor::From<float>({2}, x).value();
+  EXPECT_EQ(FromFp32(t, DataType::kInt64)->As<long>()[1], -2);
+  EXPECT_EQ(FromFp32(t, DataType::kFp64)->As<double>()[0], 1);
+  EXPECT_NE(FromFp32(t, DataType::kUint8).status().message().find("is no UINT8"), std::string::npos);
+  const std::array<float, 1> half{.5f};
+  EXPECT_FALSE(FromFp32(*tensor::Tensor::From<float>({1}, half), DataType::kInt32).ok());
 }
 
 TEST_F(Files, ThatAreNoDatasetsSayWhy) {

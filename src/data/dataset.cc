@@ -44,16 +44,16 @@ struct Raw {
   std::optional<Tensor> y;
 };
 
-Result<Raw> LoadRaw(const std::string& path) {
+Result<Raw> LoadRaw(const std::string& path, bool want_labels) {
   Raw raw;
   const std::string extension = fs::path(path).extension();
   if (extension == ".npz") {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
-    ASSIGN_OR_RETURN(auto arrays, ParseNpz(std::as_bytes(std::span(bytes))));
-    if (!arrays.contains("x"))
-      return InvalidArgument("npz has no array \"x\"; save numpy.savez(file, x=features, y=labels)");
-    raw.x = std::move(arrays["x"]);
-    if (arrays.contains("y")) raw.y = std::move(arrays["y"]);
+    ASSIGN_OR_RETURN(auto npz, ParseNpz(std::as_bytes(std::span(bytes))));
+    ASSIGN_OR_RETURN(raw.x, Take(npz, "x"));
+    if (npz.arrays.contains("y") || npz.unreadable.contains("y")) {
+      ASSIGN_OR_RETURN(raw.y, Take(npz, "y"));
+    }
     return raw;
   }
   if (extension == ".csv" || path.ends_with(".csv.gz")) {
@@ -61,22 +61,29 @@ Result<Raw> LoadRaw(const std::string& path) {
     ASSIGN_OR_RETURN(const Table table, ParseCsv(text));
     const auto columns = static_cast<std::size_t>(table.values.shape()[1]);
     const auto rows = static_cast<std::size_t>(table.values.shape()[0]);
-    std::size_t label = columns - 1;
-    for (const char* name : {"class", "y", "label"}) {
-      const auto at = std::find(table.columns.begin(), table.columns.end(), name);
-      if (at != table.columns.end()) label = static_cast<std::size_t>(at - table.columns.begin());
-    }
-    if (columns < 2) return InvalidArgument("CSV needs a label column and at least one feature");
+    // Without a name the last column is the label, where one is wanted.
+    auto label = NamedLabelColumn(table);
+    if (!label && want_labels) label = columns - 1;
+    const std::size_t features = columns - (label ? 1 : 0);
+    if (features == 0) return InvalidArgument("CSV needs at least one column of features");
     std::vector<float> x;
     std::vector<float> y;
     const auto all = table.values.As<float>();
     for (std::size_t r = 0; r < rows; ++r) {
-      for (std::size_t c = 0; c < columns; ++c) (c == label ? y : x).push_back(all[r * columns + c]);
+      for (std::size_t c = 0; c < columns; ++c) (label && c == *label ? y : x).push_back(all[r * columns + c]);
     }
     ASSIGN_OR_RETURN(raw.x,
-                     Tensor::From<float>({static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns - 1)}, x));
-    ASSIGN_OR_RETURN(raw.y, Tensor::From<float>({static_cast<std::int64_t>(rows)}, y));
+                     Tensor::From<float>({static_cast<std::int64_t>(rows), static_cast<std::int64_t>(features)}, x));
+    if (label) {
+      ASSIGN_OR_RETURN(raw.y, Tensor::From<float>({static_cast<std::int64_t>(rows)}, y));
+    }
     return raw;
+  }
+  std::error_code ignored;
+  if (fs::exists(path, ignored)) {
+    return InvalidArgument(
+        "is no data set; give a .npz with x and y, a .csv, or the prefix of idx files (DIR/train for "
+        "DIR/train-images-idx3-ubyte)");
   }
   ASSIGN_OR_RETURN(raw.x, LoadIdx(path + "-images-idx3-ubyte"));
   ASSIGN_OR_RETURN(raw.y, LoadIdx(path + "-labels-idx1-ubyte"));
@@ -84,7 +91,7 @@ Result<Raw> LoadRaw(const std::string& path) {
 }
 
 Result<Dataset> Load(const std::string& path, const LoadOptions& options) {
-  ASSIGN_OR_RETURN(const Raw raw, LoadRaw(path));
+  ASSIGN_OR_RETURN(const Raw raw, LoadRaw(path, options.want_labels));
   if (raw.x.shape().empty() || raw.x.shape()[0] == 0) return InvalidArgument("no rows");
   if (raw.y && (raw.y->shape().size() != 1 || raw.y->shape()[0] != raw.x.shape()[0])) {
     return InvalidArgument("labels " + tensor::ShapeText(raw.y->shape()) + " do not go with features " +

@@ -3,7 +3,8 @@
 // Where it comes from, by the path:
 //   DIR/train (a prefix)   DIR/train-images-idx3-ubyte[.gz] with DIR/train-labels-idx1-ubyte[.gz]
 //   F.npz                  arrays x and y (y may be absent)
-//   F.csv                  the column "label" (or "y", "class", else the last one) is the label, the others features
+//   F.csv                  the column "label" (or "y", "class") is the label, without such a name the last column
+//                          (unless no labels are wanted: then all columns are features)
 // UINT8 features are scaled to 0..1; other datatypes are widened to FP32. Features of higher rank are flattened to
 // [rows, features]. Every number must be finite, every label an integer from 0 on.
 // A value.

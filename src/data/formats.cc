@@ -1,8 +1,11 @@
 #include "data/formats.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "base/check.h"
 #include "base/limits.h"
@@ -131,6 +134,7 @@ Result<Table> ParseCsv(std::string_view text) {
   std::size_t columns = 0;
   std::int64_t rows = 0;
   int line_number = 0;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // a byte order mark, as spreadsheets write it
   while (!text.empty()) {
     const auto end = text.find('\n');
     const std::string_view line = Trim(text.substr(0, end));
@@ -141,9 +145,7 @@ Result<Table> ParseCsv(std::string_view text) {
     if (columns == 0) {
       columns = fields.size();
       float ignored = 0;
-      bool header = false;
-      for (const auto& f : fields) header |= !ParseFloat(f, &ignored);
-      if (header) {
+      if (std::none_of(fields.begin(), fields.end(), [&](const auto& f) { return ParseFloat(f, &ignored); })) {
         table.columns = fields;
         continue;
       }
@@ -216,6 +218,69 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
   auto t = Tensor::FromBytes(type->second, std::move(shape), bytes.subspan(prefix + length));
   if (!t.ok()) return refuse(t.status().message());
   return t;
+}
+
+std::optional<std::size_t> NamedLabelColumn(const Table& table) {
+  for (const char* name : {"label", "y", "class"}) {
+    const auto at = std::find(table.columns.begin(), table.columns.end(), name);
+    if (at != table.columns.end()) return static_cast<std::size_t>(at - table.columns.begin());
+  }
+  return std::nullopt;
+}
+
+Result<Tensor> FromFp32(const Tensor& t, DataType type) {
+  if (type == DataType::kFp32) return t;
+  ASSIGN_OR_RETURN(Tensor out, Tensor::Zeros(type, t.shape()));
+  const auto from = t.As<float>();
+  const auto convert = [&]<typename T>(T*) -> Status {
+    auto* to = reinterpret_cast<T*>(out.Mutable().bytes.data());
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      if (std::is_integral_v<T> &&
+          (from[i] != std::floor(from[i]) || std::fabs(from[i]) > 16777216.f ||
+           static_cast<double>(from[i]) < static_cast<double>(std::numeric_limits<T>::lowest()) ||
+           static_cast<double>(from[i]) > static_cast<double>(std::numeric_limits<T>::max()))) {
+        return InvalidArgument("number " + std::to_string(i) + ", " + std::to_string(from[i]) + ", is no " +
+                               std::string(tensor::Name(type)));
+      }
+      to[i] = static_cast<T>(from[i]);
+    }
+    return {};
+  };
+  Status status;
+  switch (type) {
+    case DataType::kFp64:
+      status = convert(static_cast<double*>(nullptr));
+      break;
+    case DataType::kBool:
+    case DataType::kUint8:
+      status = convert(static_cast<std::uint8_t*>(nullptr));
+      break;
+    case DataType::kInt8:
+      status = convert(static_cast<std::int8_t*>(nullptr));
+      break;
+    case DataType::kUint16:
+      status = convert(static_cast<std::uint16_t*>(nullptr));
+      break;
+    case DataType::kInt16:
+      status = convert(static_cast<std::int16_t*>(nullptr));
+      break;
+    case DataType::kUint32:
+      status = convert(static_cast<std::uint32_t*>(nullptr));
+      break;
+    case DataType::kInt32:
+      status = convert(static_cast<std::int32_t*>(nullptr));
+      break;
+    case DataType::kUint64:
+      status = convert(static_cast<std::uint64_t*>(nullptr));
+      break;
+    case DataType::kInt64:
+      status = convert(static_cast<std::int64_t*>(nullptr));
+      break;
+    default:
+      return Unimplemented("numbers cannot be turned into " + std::string(tensor::Name(type)));
+  }
+  RETURN_IF_ERROR(status);
+  return out;
 }
 
 std::string WriteNpy(const tensor::View& view) {

@@ -2,7 +2,7 @@
 // hand can fill: a header that claims more is refused before memory is asked for.
 //
 //   ParseIdx    the MNIST family's format: big-endian dimensions, then numbers (Y. LeCun's page "THE IDX FILE FORMAT")
-//   ParseCsv    RFC 4180 without embedded line breaks; numbers only, a header when the first row is not numeric
+//   ParseCsv    RFC 4180 without embedded line breaks; numbers only, a header when no field of the first row is one
 //   ParseNpy    NumPy's format 1.0 to 3.0 (NEP 1), C order, little-endian; f2 stays FP16, f4, f8, integers, bool
 //   ParseNpz    a zip of npy files, stored or deflated
 //   ParseImage  PNG and JPEG, by libpng and libjpeg; 8-bit grey or RGB, [height, width, channels] UINT8
@@ -11,6 +11,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,14 +28,26 @@ struct Table {
   tensor::Tensor values;             // FP32 [rows, columns]
 };
 Result<Table> ParseCsv(std::string_view text);
+// The column called label, y or class, whichever comes first in this order.
+std::optional<std::size_t> NamedLabelColumn(const Table& table);
 
 Result<tensor::Tensor> ParseNpy(std::span<const std::byte> bytes);
-Result<std::map<std::string, tensor::Tensor>> ParseNpz(std::span<const std::byte> bytes);
+struct Npz {
+  std::map<std::string, tensor::Tensor> arrays;
+  std::map<std::string, std::string> unreadable;  // why, by name: text arrays and the like, which nobody may need
+};
+Result<Npz> ParseNpz(std::span<const std::byte> bytes);
+// The array called `name`, or why there is none.
+Result<tensor::Tensor> Take(Npz& npz, const std::string& name);
 // `channels`: 1 for grey, 3 for RGB; colours are converted.
 Result<tensor::Tensor> ParseImage(std::span<const std::byte> bytes, int channels);
 
 // Any numeric tensor as FP32, element by element. Refuses BYTES and FP16/BF16 beyond FP16 (BF16 is widened too).
 Result<tensor::Tensor> ToFp32(const tensor::Tensor& t);
+
+// FP32 numbers as another numeric datatype; integers must be whole and in range (and at most 2^24, where FP32 is
+// exact).
+Result<tensor::Tensor> FromFp32(const tensor::Tensor& t, tensor::DataType type);
 
 // A .npy file of version 1.0.
 std::string WriteNpy(const tensor::View& view);

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <exception>
 #include <optional>
 #include <vector>
 
@@ -36,7 +38,8 @@ std::unique_ptr<Decider> Decider::Open(const std::string& directory, const Decid
     auto impl = std::make_unique<Impl>();
     ASSIGN_OR_RETURN(impl->decision, node::Decision::Open(engine, directory, {.highest_tier = tier}));
     const auto& config = impl->decision->config();
-    impl->deadline = options.deadline.count() > 0 ? options.deadline : config.deadline;
+    constexpr Duration kLongest = std::chrono::hours(24 * 365);  // anything longer is "none", and must not overflow
+    impl->deadline = std::min<Duration>(options.deadline.count() > 0 ? options.deadline : config.deadline, kLongest);
     tensor::Shape shape = config.inputs[0].shape;
     shape[0] = 1;
     const auto count = tensor::ElementCount(shape);
@@ -45,7 +48,14 @@ std::unique_ptr<Decider> Decider::Open(const std::string& directory, const Decid
       impl->row_shape = shape;
     return impl;
   };
-  auto impl = open();
+  // The last stop for what a library below throws (memory that is not there): nothing may cross into a C caller.
+  auto impl = [&]() -> Result<std::unique_ptr<Impl>> {
+    try {
+      return open();
+    } catch (const std::exception& e) {
+      return ResourceExhausted(std::string("cannot open ") + directory + ": " + e.what());
+    }
+  }();
   if (!impl.ok()) {
     Refuse(impl.status(), error);
     return nullptr;

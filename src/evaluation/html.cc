@@ -205,9 +205,7 @@ std::string ToHtml(const Report& r) {
   const Ratios ratio = AgainstCloud(r.cascade, r.cloud);
   const std::string promise = fmt::format("{} {:g} with probability {:g}", calibration::Name(r.promise.kind),
                                           r.promise.limit, 1 - r.promise.delta);
-  const std::string measure = r.promise.kind == calibration::PromiseKind::kLoss    ? "loss"
-                              : r.promise.kind == calibration::PromiseKind::kError ? "error"
-                                                                                   : "disagreement";
+  const std::string measure(calibration::RiskName(r.promise.kind));
   std::string h = fmt::format(
       "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width\"><title>Ganglion: {}</title><style>{}</style><main>",

@@ -26,15 +26,14 @@ constexpr std::array<std::pair<Loss, std::string_view>, 3> kLosses{{
 bool IsSoftmaxLoss(Loss loss) { return loss != Loss::kSquaredError; }
 
 // The value the loss is taken on: the model's first output, or what its final (Log)Softmax reads.
-std::string Head(const onnx::GraphProto& g, Loss loss, int* nodes_used) {
+std::string Head(const onnx::GraphProto& g, Loss loss) {
   const std::string out = g.output(0).name();
-  *nodes_used = g.node_size();
   if (!IsSoftmaxLoss(loss)) return out;
   for (int i = 0; i < g.node_size(); ++i) {
     const auto& n = g.node(i);
     const bool softmax = n.op_type() == "Softmax" || n.op_type() == "LogSoftmax";
-    if (softmax && n.output_size() > 0 && n.input_size() > 0 && n.output(0) == out &&
-        graph::IntAttribute(n, "axis", -1) != 0)
+    const std::int64_t axis = graph::IntAttribute(n, "axis", -1);  // over the classes, of [rows, classes]
+    if (softmax && n.output_size() > 0 && n.input_size() > 0 && n.output(0) == out && (axis == -1 || axis == 1))
       return n.input(0);
   }
   return out;
@@ -67,8 +66,8 @@ struct LossNodes {
 
 // The loss on `head` [rows, K] and its gradient.
 LossNodes AppendLoss(GraphBuilder& g, Loss loss, const std::string& head, std::int64_t classes) {
-  const std::string w = g.Node("Unsqueeze", {"weight", g.Ints("axis", {1})});  // [rows, 1]
-  const auto total = [&](const std::string& per_row) {                         // per_row [rows, 1]
+  const std::string w = g.Node("Unsqueeze", {"row_weight", g.Ints("axis", {1})});  // [rows, 1]
+  const auto total = [&](const std::string& per_row) {                             // per_row [rows, 1]
     return g.Node("ReduceSum", {g.Node("Mul", {per_row, w})}, {{"keepdims", std::int64_t{0}}}, "loss");
   };
   if (loss == Loss::kSquaredError) {
@@ -123,8 +122,7 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
                          ", training takes 13 to 17; convert it, or export it again");
   }
   const onnx::GraphProto& g = model.graph();
-  int used = 0;
-  const std::string head = Head(g, options.loss, &used);
+  const std::string head = Head(g, options.loss);
   const std::vector<int> forward = Ancestors(g, head);
 
   // Every operator without a rule, all at once.
@@ -149,12 +147,19 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   out.mutable_opset_import(0)->set_version(std::max<std::int64_t>(opset, 16));
   out.set_doc_string(std::string("training step, loss ") + std::string(Name(options.loss)));
   Shapes shapes;
-  std::unordered_set<std::string> reserved{"target", "weight", "loss"};
+  std::unordered_set<std::string> reserved{"target", "row_weight", "loss"};
   ASSIGN_OR_RETURN(const auto inputs, graph::InputSpecs(model));
+  const auto check_name = [&](const std::string& name) -> Status {
+    if (!reserved.contains(name) && !name.starts_with("grad.")) return {};
+    return InvalidArgument("the model has a tensor \"" + name +
+                           "\", a name that the training step gives to its own; rename it");
+  };
+  for (const auto& t : g.initializer()) RETURN_IF_ERROR(check_name(t.name()));
+  for (const auto& n : g.node()) {
+    for (const auto& name : n.output()) RETURN_IF_ERROR(check_name(name));
+  }
   for (const auto& spec : inputs) {
-    if (reserved.contains(spec.name))
-      return InvalidArgument("the model's input \"" + spec.name +
-                             "\" has the name of an input that training adds; rename it");
+    RETURN_IF_ERROR(check_name(spec.name));
     shapes.shape[spec.name] = spec.shape;
   }
   const std::set<std::string> frozen(options.frozen.begin(), options.frozen.end());
@@ -222,7 +227,7 @@ Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const 
   }
   b.Input({"target", options.loss == Loss::kSoftmaxCrossEntropy ? DataType::kInt64 : DataType::kFp32,
            options.loss == Loss::kSoftmaxCrossEntropy ? Shape{-1} : Shape{-1, head_shape[1]}});
-  b.Input({"weight", DataType::kFp32, {-1}});
+  b.Input({"row_weight", DataType::kFp32, {-1}});
   for (const auto& s : segments) b.Input({s.name, DataType::kFp32, s.shape});
   const LossNodes loss = AppendLoss(b, options.loss, head, head_shape[1]);
 

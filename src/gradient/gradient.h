@@ -7,7 +7,8 @@
 // Definition. For a model y = f(x; theta) and a loss l, the step model computes
 //     loss   = sum_i w_i l(f(x_i; theta), t_i)
 //     grad_p = d loss / d p            for every trainable parameter p
-//   inputs   the model's inputs, "target", "weight" FP32[-1] (w; 1/batch for the mean, 0 to leave a row out), and every
+//   inputs   the model's inputs, "target", "row_weight" FP32[-1] (w; 1/batch for the mean, 0 to leave a row out), and
+//   every
 //            trainable parameter under its own name
 //   outputs  "loss" FP32[], and "grad." + p for every p, in the shape of p
 // Parameters are inputs, so one session serves any number of clients and threads. The update itself is not part of the

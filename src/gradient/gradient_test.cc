@@ -64,7 +64,7 @@ double ReferenceLoss(Loss loss, const Array& y, const std::vector<Feed>& feeds) 
   Array weight;
   for (const auto& f : feeds) {
     if (f.name == "target") target = reference::FromTensor(f.value);
-    if (f.name == "weight") weight = reference::FromTensor(f.value);
+    if (f.name == "row_weight") weight = reference::FromTensor(f.value);
   }
   const auto k = static_cast<std::size_t>(y.shape[1]);
   double total = 0;
@@ -175,7 +175,7 @@ TEST_P(EveryRule, MatchesCentralDifferencesInDoublePrecision) {
   ExpectCentralDifferences(model, Loss::kSquaredError,
                            {{"x", Tensor::Zeros(DataType::kFp32, {2, 1}).value()},
                             {"target", RandomTensor({2, k}, random)},
-                            {"weight", Tensor::From<float>({2}, w).value()}});
+                            {"row_weight", Tensor::From<float>({2}, w).value()}});
 }
 
 const Attribute kTransA{"transA", std::int64_t{1}};
@@ -268,7 +268,7 @@ TEST(Differentiate, WholeModelsMatchCentralDifferencesForEveryLossAndTail) {
   for (std::size_t i = 0; i < 15; ++i) dense.As<float>()[i] = i % 3 == 0 ? .5f : .25f;
   for (const std::string tail : {"", "Softmax", "LogSoftmax"}) {
     const auto model = Perceptron({4, 6, 3}, {"Tanh"}, fill, tail);
-    const Feed weight{"weight", Tensor::From<float>({5}, w).value()};
+    const Feed weight{"row_weight", Tensor::From<float>({5}, w).value()};
     ExpectCentralDifferences(model, Loss::kSoftmaxCrossEntropy,
                              {{"x", x}, {"target", Tensor::From<long>({5}, classes).value()}, weight});
     ExpectCentralDifferences(model, Loss::kSoftmaxCrossEntropyDense, {{"x", x}, {"target", dense}, weight});
@@ -291,7 +291,7 @@ TEST(Differentiate, SumsTheGradientsOfValuesUsedTwice) {
   ExpectCentralDifferences(model, Loss::kSquaredError,
                            {{"x", RandomTensor({2, 3}, random)},
                             {"target", RandomTensor({2, 3}, random)},
-                            {"weight", Tensor::From<float>({2}, w).value()}});
+                            {"row_weight", Tensor::From<float>({2}, w).value()}});
 }
 
 // Two parameters may have the very same gradient value.
@@ -308,7 +308,7 @@ TEST(Differentiate, GivesEachParameterItsOwnOutput) {
   ExpectCentralDifferences(model, Loss::kSquaredError,
                            {{"x", RandomTensor({2, 3}, random)},
                             {"target", RandomTensor({2, 3}, random)},
-                            {"weight", Tensor::From<float>({2}, w).value()}});
+                            {"row_weight", Tensor::From<float>({2}, w).value()}});
 }
 
 // Golden numbers: tests/golden/gradients.txt, written by tests/golden/gradients.py with PyTorch 1.13 in double
@@ -357,7 +357,7 @@ TEST(Differentiate, MatchesPyTorchOnWholeModels) {
       feeds.push_back(
           {"target", ce ? Tensor::From<long>({batch}, classes).value() : wave({batch, sizes.back()}, 3, 1)});
       const std::vector<float> w(static_cast<std::size_t>(batch), 1.f / static_cast<float>(batch));
-      feeds.push_back({"weight", Tensor::From<float>({batch}, w).value()});
+      feeds.push_back({"row_weight", Tensor::From<float>({batch}, w).value()});
       for (const auto& t : model.graph().initializer()) feeds.push_back({t.name(), graph::ToTensor(t).value()});
       out = RunStep(step, feeds);
       EXPECT_NEAR(out["loss"].As<float>()[0], expected, 1e-5 * expected);
@@ -435,6 +435,24 @@ TEST(Differentiate, RefusesNodesThatLackInputsOrDoNotFit) {
               g.Node("Gemm", {"x", "w", "c"}, {}, "y");
             }).find("does not broadcast"),
             std::string::npos);
+}
+
+// PyTorch calls the parameters of a single linear layer "weight" and "bias".
+TEST(Differentiate, TakesAnExportedLinearLayerAndSaysWhichNamesAreItsOwn) {
+  Random random(1);
+  const auto with = [&](const std::string& name) {
+    onnx::ModelProto model;
+    GraphBuilder g(&model);
+    g.Input({"x", DataType::kFp32, {-1, 3}});
+    g.Initializer(name, RandomTensor({3, 3}, random));
+    g.Node("MatMul", {"x", name}, {}, "y");
+    g.Output({"y", DataType::kFp32, {-1, 3}});
+    onnx::ModelProto step;
+    return Differentiate(model, {}, &step).status();
+  };
+  EXPECT_TRUE(with("weight").ok());
+  EXPECT_NE(with("target").message().find("has a tensor \"target\""), std::string::npos);
+  EXPECT_FALSE(with("row_weight").ok());
 }
 
 TEST(Broadcast, FollowsTheRulesOfNumpy) {

@@ -76,16 +76,21 @@ Status CheckTensor(const onnx::TensorProto& t, const std::string& where) {
 
 struct GraphCheck {
   int nodes = 0;
+  std::vector<const std::unordered_set<std::string>*> scopes;  // names of the graph and of those around it
 
-  Status Check(const onnx::GraphProto& g, int depth, const std::unordered_set<std::string>& outer) {
+  bool Known(const std::string& name) const {
+    return std::any_of(scopes.begin(), scopes.end(), [&](const auto* s) { return s->contains(name); });
+  }
+
+  Status Check(const onnx::GraphProto& g, int depth) {
     if (depth > limits::kMaxGraphNesting) {
       return InvalidArgument("graphs nested deeper than " + std::to_string(limits::kMaxGraphNesting));
     }
     nodes += g.node_size();
     if (nodes > limits::kMaxGraphNodes)
       return InvalidArgument("more than " + std::to_string(limits::kMaxGraphNodes) + " nodes");
-    std::unordered_set<std::string> known = outer;
     std::unordered_set<std::string> here;
+    scopes.push_back(&here);
     for (const auto& t : g.initializer()) {
       if (t.name().empty()) return InvalidArgument("an initializer has no name");
       if (!here.insert(t.name()).second) return InvalidArgument("initializer \"" + t.name() + "\" is defined twice");
@@ -97,12 +102,11 @@ struct GraphCheck {
       if (!inputs.insert(v.name()).second) return InvalidArgument("input \"" + v.name() + "\" is declared twice");
       here.insert(v.name());
     }
-    known.insert(here.begin(), here.end());
     for (int i = 0; i < g.node_size(); ++i) {
       const auto& n = g.node(i);
       if (n.op_type().empty()) return InvalidArgument(Describe(n, i) + " has no operator");
       for (const auto& name : n.input()) {
-        if (!name.empty() && !known.contains(name)) {
+        if (!name.empty() && !Known(name)) {
           return InvalidArgument(Describe(n, i) + " reads \"" + name + "\", which nothing before it makes");
         }
       }
@@ -110,20 +114,20 @@ struct GraphCheck {
         if (a.has_t()) RETURN_IF_ERROR(CheckTensor(a.t(), "attribute \"" + a.name() + "\" of " + Describe(n, i)));
         for (const auto& t : a.tensors())
           RETURN_IF_ERROR(CheckTensor(t, "attribute \"" + a.name() + "\" of " + Describe(n, i)));
-        if (a.has_g()) RETURN_IF_ERROR(Check(a.g(), depth + 1, known));
-        for (const auto& sub : a.graphs()) RETURN_IF_ERROR(Check(sub, depth + 1, known));
+        if (a.has_g()) RETURN_IF_ERROR(Check(a.g(), depth + 1));
+        for (const auto& sub : a.graphs()) RETURN_IF_ERROR(Check(sub, depth + 1));
       }
       for (const auto& name : n.output()) {
         if (name.empty()) continue;
         if (!here.insert(name).second)
           return InvalidArgument(Describe(n, i) + " makes \"" + name + "\", which exists already");
-        known.insert(name);
       }
     }
     if (g.output_size() == 0) return InvalidArgument("the graph has no output");
     for (const auto& v : g.output()) {
-      if (!known.contains(v.name())) return InvalidArgument("output \"" + v.name() + "\" is made by no node");
+      if (!Known(v.name())) return InvalidArgument("output \"" + v.name() + "\" is made by no node");
     }
+    scopes.pop_back();
     return {};
   }
 };
@@ -131,6 +135,8 @@ struct GraphCheck {
 Result<tensor::Spec> ToSpec(const onnx::ValueInfoProto& v, const char* kind) {
   const std::string where = std::string(kind) + " \"" + v.name() + "\"";
   if (!v.type().has_tensor_type()) return Unimplemented(where + " is not a tensor");
+  if (std::string(kind) == "input" && !v.type().tensor_type().has_shape())
+    return InvalidArgument(where + " has no shape; export the model with one (-1 where it is open)");
   tensor::Spec spec;
   spec.name = v.name();
   const auto type = DataTypeFromOnnx(v.type().tensor_type().elem_type());
@@ -190,7 +196,7 @@ Status Validate(const onnx::ModelProto& model) {
   if (OpsetVersion(model) <= 0) return InvalidArgument("the model imports no operator set");
   if (model.functions_size() > 0) return Unimplemented("model-local functions are not supported; inline them");
   GraphCheck check;
-  return check.Check(model.graph(), 0, {});
+  return check.Check(model.graph(), 0);
 }
 
 std::string Serialize(const onnx::ModelProto& model) {

@@ -103,6 +103,24 @@ TEST(Parse, RefusesGraphsNestedBeyondTheLimit) {
   EXPECT_FALSE(Reparse(model).ok());
 }
 
+TEST(Parse, ReadsTheNamesOfOuterGraphsInInnerOnes) {
+  auto model = Linear();
+  auto* n = model.mutable_graph()->add_node();
+  n->set_op_type("If");
+  n->add_output("o");
+  auto* a = n->add_attribute();
+  a->set_name("then_branch");
+  a->set_type(onnx::AttributeProto::GRAPH);
+  auto* inner = a->mutable_g()->add_node();
+  inner->set_op_type("Identity");
+  inner->add_input("y");
+  inner->add_output("inside");
+  a->mutable_g()->add_output()->set_name("inside");
+  EXPECT_TRUE(Reparse(model).ok()) << Reparse(model).message();
+  model.mutable_graph()->add_output()->set_name("inside");
+  EXPECT_FALSE(Reparse(model).ok()) << "an inner name is not known outside";
+}
+
 TEST(Parse, RefusesWhatIsNoModelAtAll) {
   onnx::ModelProto model;
   EXPECT_NE(Parse(std::as_bytes(std::span("hello world", 11)), &model).message().find("not an ONNX file"),

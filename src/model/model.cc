@@ -1,20 +1,25 @@
 #include "model/model.h"
 
+#include <unordered_map>
+
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
 
 namespace ganglion::model {
 namespace {
 
-bool MadeBySoftmax(const onnx::GraphProto& g, const std::string& value) {
+bool MadeBySoftmax(const onnx::GraphProto& g, const std::string& output) {
+  std::unordered_map<std::string, const onnx::NodeProto*> maker;
   for (const auto& n : g.node()) {
-    for (const auto& out : n.output()) {
-      if (out == value)
-        return n.op_type() == "Softmax" ||
-               (n.op_type() == "Identity" && n.input_size() > 0 && MadeBySoftmax(g, n.input(0)));
-    }
+    for (const auto& out : n.output()) maker.emplace(out, &n);
   }
-  return false;
+  const std::string* value = &output;
+  for (;;) {
+    const auto at = maker.find(*value);
+    if (at == maker.end()) return false;
+    if (at->second->op_type() != "Identity" || at->second->input_size() == 0) return at->second->op_type() == "Softmax";
+    value = &at->second->input(0);
+  }
 }
 
 }  // namespace

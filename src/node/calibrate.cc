@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/random.h"
@@ -23,18 +25,26 @@ std::vector<int> Answers(const Stage::Scores& scores, std::size_t classes) {
   return labels;
 }
 
-// The share among the most confident rows that break the promise: how an empty stage is explained.
-std::string Explain(const calibration::Evidence& e, std::size_t stage, const std::string& tier, const std::string& next,
-                    const calibration::Promise& promise) {
-  std::vector<std::size_t> order(e.rows);
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(),
+// Why a stage accepts nothing: nothing reaches it, or too much of what it is surest of breaks the promise.
+std::string Explain(const calibration::Evidence& e, const calibration::Thresholds& thresholds, std::size_t stage,
+                    const std::string& tier, const std::string& next, const calibration::Promise& promise) {
+  std::vector<std::size_t> reach;
+  for (std::size_t row = 0; row < e.rows; ++row) {
+    bool stopped = false;
+    for (std::size_t s = 0; s < stage && !stopped; ++s)
+      stopped = static_cast<double>(e.confidence[s][row]) >= thresholds[s];
+    if (!stopped) reach.push_back(row);
+  }
+  if (reach.empty()) return fmt::format("nothing reaches {}: the stages before it accept everything.", tier);
+  std::sort(reach.begin(), reach.end(),
             [&](auto i, auto j) { return e.confidence[stage][i] > e.confidence[stage][j]; });
-  const std::size_t n = std::min<std::size_t>(500, e.rows);
+  const std::size_t n = std::min<std::size_t>(500, reach.size());
   std::size_t broken = 0;
-  for (std::size_t i = 0; i < n; ++i) broken += e.breaks[stage][order[i]];
-  return fmt::format("{} accepts nothing: of its best {} rows {:.1f}% break the promise of {:g}%. Requests go to {}.",
-                     tier, n, 100. * static_cast<double>(broken) / static_cast<double>(n), 100 * promise.limit, next);
+  for (std::size_t i = 0; i < n; ++i) broken += e.breaks[stage][reach[i]];
+  return fmt::format(
+      "{} accepts nothing: of the {} rows it is surest of among those that reach it, {:.1f}% break the promise "
+      "of {:g}%, or accepting them saves too little. Requests go to {}.",
+      tier, n, 100. * static_cast<double>(broken) / static_cast<double>(n), 100 * promise.limit, next);
 }
 
 }  // namespace
@@ -79,7 +89,9 @@ Tuning Tune(const Scored& scored, const calibration::Promise& promise,
     for (const std::size_t r : tuning_rows)
       z.insert(z.end(), scores.z.begin() + static_cast<std::ptrdiff_t>(r * k),
                scores.z.begin() + static_cast<std::ptrdiff_t>((r + 1) * k));
-    t.temperature.push_back(calibration::FitTemperature(z, y, k));
+    // Without labels the truth is the top's own answer: it would find itself infinitely sure.
+    const bool own_truth = scored.labels.empty() && s + 1 == scored.stages.size();
+    t.temperature.push_back(own_truth ? 1 : calibration::FitTemperature(z, y, k));
     const auto confidences = [&](Measure m) {
       std::vector<float> c(rows);
       for (std::size_t r = 0; r < rows; ++r)
@@ -91,7 +103,7 @@ Tuning Tune(const Scored& scored, const calibration::Promise& promise,
       t.measure.push_back(Measure::kMaxProbability);
       if (below_top) {
         std::vector<float> c = scores.confidence;
-        for (float& v : c) v = v >= 0 && v <= 1 ? v : 0;
+        for (float& v : c) v = v >= 0 && v <= 1 ? v : -1;
         t.evidence.confidence.push_back(std::move(c));
       }
       continue;
@@ -127,6 +139,10 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   const auto& config = decision.config();
   const auto& promise = options.promise;
   RETURN_IF_ERROR(promise.Check());
+  if (inputs.empty() || inputs[0].shape.empty()) return InvalidArgument("calibration needs rows");
+  if (!labels.empty() && static_cast<std::int64_t>(labels.size()) != inputs[0].shape[0]) {
+    return InvalidArgument(fmt::format("{} labels for {} rows", labels.size(), inputs[0].shape[0]));
+  }
   if (labels.empty() && promise.kind != calibration::PromiseKind::kDisagreement) {
     return InvalidArgument(
         fmt::format("{} needs labels; without them promise disagreement_at_most", calibration::Name(promise.kind)));
@@ -152,6 +168,14 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   Scored scored;
   ASSIGN_OR_RETURN(scored.stages, decision.ScoreAll(inputs));
   scored.classes = decision.classes();
+  for (std::size_t i = 0; i < scored.stages.back().z.size(); ++i) {
+    const float v = scored.stages.back().z[i];
+    if (std::isnan(v) || v == std::numeric_limits<float>::infinity()) {
+      return FailedPrecondition(
+          fmt::format("{} gives a number that is not finite for row {}; the top must answer everything",
+                      decision.stage(config.stages.size() - 1).files().back().file, i / scored.classes));
+    }
+  }
   scored.labels.assign(labels.begin(), labels.end());
   std::vector<std::size_t> order(rows);
   std::iota(order.begin(), order.end(), 0);
@@ -168,6 +192,7 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   Calibrated result;
   Lock& lock = result.lock;
   lock.decision = config.name;
+  lock.inputs = config.inputs;
   lock.promise = promise;
   lock.data_digest = data_digest;
   lock.tuning_rows = static_cast<std::int64_t>(tuning_rows.size());
@@ -186,14 +211,14 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   lock.plug_in = tuning.path[calibration::PlugIn(promise, tuning.evidence, tuning.path)];
 
   // What each stage accepts, judged by plain wrongness whatever the promise is.
-  auto wrong = certifying;
   const auto kind = labels.empty() ? calibration::PromiseKind::kDisagreement : calibration::PromiseKind::kError;
-  calibration::Evidence all = tuning.evidence;
-  all.breaks = calibration::Breaks(kind, tuning.answers, labels);
-  wrong.breaks = all.Select(certify_rows).breaks;
+  const calibration::Evidence judged{rows, tuning.evidence.confidence,
+                                     calibration::Breaks(kind, tuning.answers, labels)};
+  const auto wrong = judged.Select(certify_rows);
   const auto counts = calibration::Count(wrong, certificate.thresholds);
-  const double share_of_delta =
-      promise.delta / static_cast<double>(std::max<std::size_t>(1, tuning.path.size() * (config.stages.size() - 1)));
+  // The walk could have ended at any point from the start on: a union over these and over the stages.
+  const std::size_t statements = (tuning.path.size() - tuning.start) * (config.stages.size() - 1);
+  const double share_of_delta = promise.delta / static_cast<double>(std::max<std::size_t>(1, statements));
   for (std::size_t s = 0; s < config.stages.size(); ++s) {
     LockStage stage;
     stage.tier = config.stages[s].tier;
@@ -207,7 +232,7 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
       stage.wrong = counts.stage_broken[s];
       stage.wrong_at_most = stats::BinomialUpperBound(stage.wrong, stage.accepted, share_of_delta);
       if (stage.accepted == 0) {
-        result.remarks.push_back(Explain(certifying, s, std::string(topology::Name(stage.tier)),
+        result.remarks.push_back(Explain(certifying, certificate.thresholds, s, std::string(topology::Name(stage.tier)),
                                          std::string(topology::Name(config.stages[s + 1].tier)), promise));
       }
     }
@@ -216,8 +241,8 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
   if (!lock.holds) {
     result.remarks.insert(
         result.remarks.begin(),
-        fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The best point had {} of {} "
-                    "rows breaking it.",
+        fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The loosest that was tried had "
+                    "{} of {} rows breaking it.",
                     promise_name, promise.limit, 100 * (1 - promise.delta), topology::Name(config.stages.back().tier),
                     certificate.counts.broken, calibration::Trials(promise.kind, certificate.counts)));
   }

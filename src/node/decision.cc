@@ -7,6 +7,10 @@
 #include <limits>
 
 namespace ganglion::node {
+namespace {
+// A burst of threads makes as many lanes; no more than these are kept.
+constexpr std::size_t kMaxIdleLanes = 64;
+}  // namespace
 
 Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::Engine>& engine,
                                                  const std::filesystem::path& dir, const OpenOptions& options) {
@@ -43,7 +47,7 @@ Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::
     return InvalidArgument(fmt::format("{}: labels has {} names, the models have {} classes", d.config_.name,
                                        d.config_.labels.size(), d.classes()));
   }
-  if (d.lock_) RETURN_IF_ERROR(Certifies(*d.lock_, d.config_.name, loaded));
+  if (d.lock_) RETURN_IF_ERROR(Certifies(*d.lock_, d.config_, loaded));
 
   d.policy_.when_late = d.config_.when_late;
   for (std::size_t i = 0; i < d.config_.stages.size(); ++i) {
@@ -56,7 +60,7 @@ Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::
   if (auto lanes = d.TakeLanes()) {
     d.has_lanes_ = true;
     d.idle_.With([&](auto& idle) {
-      idle.reserve(64);
+      idle.reserve(kMaxIdleLanes);
       idle.push_back(std::move(lanes));
     });
   }
@@ -98,7 +102,7 @@ Status Decision::CheckInputs(std::span<const tensor::View> inputs) const {
 calibration::Judgement Decision::Judge(std::size_t i, std::span<const float> z, std::optional<float> own) const {
   const LockStage& s = lock_->stages[i];
   auto judgement = calibration::Judge(z, s.temperature, s.measure);
-  if (own) judgement.confidence = *own >= 0 && *own <= 1 ? *own : 0;  // NaN and nonsense: no confidence
+  if (own && judgement.confidence >= 0) judgement.confidence = *own >= 0 && *own <= 1 ? *own : -1;  // NaN too: none
   return judgement;
 }
 
@@ -114,12 +118,15 @@ Status Decision::CheckScores(std::size_t stage, std::span<const float> z) const 
 
 // The request path.
 Result<Decided> Decision::Decide(std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const {
+  GANGLION_CHECK(lock_.has_value());
   RETURN_IF_ERROR(CheckInputs(inputs));
   if (inputs[0].shape[0] != 1) return InvalidArgument(fmt::format("one row at a time, got {}", inputs[0].shape[0]));
   if (!has_lanes_) return DecideIn(nullptr, inputs, clock, deadline);
   std::unique_ptr<Lanes> lanes = TakeLanes();
   auto decided = DecideIn(lanes.get(), inputs, clock, deadline);
-  if (lanes != nullptr) idle_.With([&](auto& idle) { idle.push_back(std::move(lanes)); });
+  idle_.With([&](auto& idle) {
+    if (lanes != nullptr && idle.size() < kMaxIdleLanes) idle.push_back(std::move(lanes));
+  });
   return decided;
 }
 

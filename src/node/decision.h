@@ -54,7 +54,8 @@ class Decision {
   std::size_t loaded_stages() const { return stages_.size(); }
   const Stage& stage(std::size_t i) const { return *stages_[i]; }
 
-  // Decides one row. `inputs` in the order of the decision file; refuses wrong shapes and numbers that are not finite.
+  // REQUIRES: opened with_lock. Decides one row. `inputs` in the order of the decision file; refuses wrong shapes and
+  // numbers that are not finite.
   Result<Decided> Decide(std::span<const tensor::View> inputs, const Clock& clock, TimePoint deadline) const;
 
   // All stages on all rows, without thresholds: what calibration and evaluation start from.

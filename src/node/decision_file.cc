@@ -13,6 +13,30 @@ namespace {
 
 const std::vector<std::string> kLater{"privacy", "audit"};
 
+bool RowFits(const tensor::Spec& spec) {
+  std::int64_t n = 1;
+  for (std::size_t i = 1; i < spec.shape.size(); ++i) {
+    if (spec.shape[i] > limits::kMaxRowElements ||
+        (n *= std::max<std::int64_t>(1, spec.shape[i])) > limits::kMaxRowElements)
+      return false;
+  }
+  return true;
+}
+
+// A name as YAML reads it back: quoted where it holds anything but plain characters.
+std::string Quote(const std::string& name) {
+  const bool plain = !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '.' || c == '_' || c == '-' || c == '/';
+  });
+  if (plain && !std::isdigit(static_cast<unsigned char>(name[0])) && name[0] != '-' && name[0] != '.') return name;
+  std::string quoted = "\"";
+  for (const char c : name) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
 void ReadPromise(YamlReader& y, const YAML::Node& node, calibration::Promise* promise) {
   if (!node.IsDefined()) return;
   if (!node.IsMap()) return y.Error(node, "promise must be a mapping, for example {loss_at_most: 0.01, delta: 0.1}");
@@ -123,13 +147,21 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
       y.Error(input.IsDefined() ? input : root,
               "input must name at least one tensor, for example {image: \"FP32[-1,784]\"}");
     } else {
+      y.KnownKeys(input, "input.", {}, /*any=*/true);
       for (const auto& pair : input) {
+        if (!pair.first.IsScalar() || pair.first.Scalar().empty()) {
+          y.Error(pair.first, "input has a key that is no name");
+          continue;
+        }
         auto spec = tensor::ParseSpec(pair.second.IsScalar() ? pair.second.Scalar() : "");
         if (!spec.ok()) {
           y.Error(pair.second, "input." + pair.first.Scalar() + " " + spec.status().message());
         } else if (spec->shape.empty() || spec->shape[0] != -1) {
           y.Error(pair.second,
                   "input." + pair.first.Scalar() + " " + spec->Text() + " must begin with -1, the rows of a batch");
+        } else if (!RowFits(*spec)) {
+          y.Error(pair.second, fmt::format("input.{} {} has more numbers a row than the limit of {}",
+                                           pair.first.Scalar(), spec->Text(), limits::kMaxRowElements));
         } else {
           spec->name = pair.first.Scalar();
           c.inputs.push_back(std::move(*spec));
@@ -201,7 +233,7 @@ Result<DecisionConfig> LoadDecisionFile(const std::filesystem::path& dir) {
 std::string WriteDecisionFile(const DecisionConfig& c) {
   std::string text = fmt::format("decision: {}\ninput: {{", c.name);
   for (std::size_t i = 0; i < c.inputs.size(); ++i)
-    text += fmt::format("{}{}: \"{}\"", i > 0 ? ", " : "", c.inputs[i].name, c.inputs[i].Text());
+    text += fmt::format("{}{}: \"{}\"", i > 0 ? ", " : "", Quote(c.inputs[i].name), c.inputs[i].Text());
   text += "}\n";
   if (!c.labels.empty()) text += "labels: labels.txt\n";
   text += fmt::format("promise: {{{}: {}, delta: {}}}\n", calibration::Name(c.promise.kind), c.promise.limit,
@@ -214,14 +246,16 @@ std::string WriteDecisionFile(const DecisionConfig& c) {
   for (const auto& s : c.stages) {
     text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));
     if (s.models.size() == 1) {
-      text += "model: " + s.models[0];
+      text += "model: " + Quote(s.models[0]);
     } else {
-      text += fmt::format("ensemble: [{}]", fmt::join(s.models, ", "));
+      std::string members;
+      for (const auto& m : s.models) members += (members.empty() ? "" : ", ") + Quote(m);
+      text += "ensemble: [" + members + "]";
     }
-    if (!s.pre.empty()) text += ", pre: " + s.pre;
-    if (!s.post.empty()) text += ", post: " + s.post;
+    if (!s.pre.empty()) text += ", pre: " + Quote(s.pre);
+    if (!s.post.empty()) text += ", post: " + Quote(s.post);
     if (s.measure) text += fmt::format(", confidence: {}", calibration::Name(*s.measure));
-    if (!s.confidence_output.empty()) text += fmt::format(", confidence: {{output: {}}}", s.confidence_output);
+    if (!s.confidence_output.empty()) text += fmt::format(", confidence: {{output: {}}}", Quote(s.confidence_output));
     text += "}\n";
   }
   return text;

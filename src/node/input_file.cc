@@ -30,11 +30,12 @@ Result<Tensor> Fit(const tensor::Spec& spec, const Tensor& t) {
   };
   Tensor numbers = t;
   if (t.type() != spec.type) {
-    if (spec.type != DataType::kFp32) return refuse();
+    if (spec.type == DataType::kBytes || t.type() == DataType::kBytes) return refuse();
     ASSIGN_OR_RETURN(numbers, data::ToFp32(t));
-    if (t.type() == DataType::kUint8) {
+    if (t.type() == DataType::kUint8 && spec.type == DataType::kFp32) {
       for (float& v : numbers.As<float>()) v /= 255;
     }
+    ASSIGN_OR_RETURN(numbers, data::FromFp32(numbers, spec.type));
   }
   if (tensor::Matches(spec, numbers.View()).ok()) return numbers;
   const std::int64_t row = RowSize(spec);
@@ -111,12 +112,11 @@ Result<std::vector<Tensor>> Load(const DecisionConfig& config, const std::string
   if (extension == ".png" || extension == ".jpg" || extension == ".jpeg") return FromImage(config, bytes);
   std::vector<Tensor> inputs;
   if (extension == ".npz") {
-    ASSIGN_OR_RETURN(auto arrays, data::ParseNpz(bytes));
+    ASSIGN_OR_RETURN(auto npz, data::ParseNpz(bytes));
     for (const auto& spec : config.inputs) {
-      auto at = arrays.find(spec.name);
-      if (at == arrays.end() && config.inputs.size() == 1) at = arrays.find("x");
-      if (at == arrays.end()) return InvalidArgument(fmt::format("the npz has no array \"{}\"", spec.name));
-      ASSIGN_OR_RETURN(auto fit, Fit(spec, at->second));
+      const bool x = config.inputs.size() == 1 && !npz.arrays.contains(spec.name) && npz.arrays.contains("x");
+      ASSIGN_OR_RETURN(const auto array, data::Take(npz, x ? "x" : spec.name));
+      ASSIGN_OR_RETURN(auto fit, Fit(spec, array));
       inputs.push_back(std::move(fit));
     }
     return inputs;
@@ -130,13 +130,13 @@ Result<std::vector<Tensor>> Load(const DecisionConfig& config, const std::string
   } else if (extension == ".csv") {
     ASSIGN_OR_RETURN(auto table, data::ParseCsv(content));
     t = std::move(table.values);
-    const auto label = std::find(table.columns.begin(), table.columns.end(), "label");
-    if (label != table.columns.end()) {
-      const auto columns = table.columns.size();
-      const auto skip = static_cast<std::size_t>(label - table.columns.begin());
+    // The label column is no input, unless the decision takes that many numbers.
+    const auto label = data::NamedLabelColumn(table);
+    const auto columns = static_cast<std::size_t>(t.shape()[1]);
+    if (label && RowSize(config.inputs[0]) != static_cast<std::int64_t>(columns)) {
       std::vector<float> kept;
       for (std::size_t i = 0; i < t.As<float>().size(); ++i) {
-        if (i % columns != skip) kept.push_back(t.As<float>()[i]);
+        if (i % columns != *label) kept.push_back(t.As<float>()[i]);
       }
       ASSIGN_OR_RETURN(t, Tensor::From<float>({t.shape()[0], static_cast<std::int64_t>(columns - 1)}, kept));
     }

@@ -2,7 +2,7 @@
 //
 //   .npy           rows, or one row without the batch dimension
 //   .npz           an array for each input by name (for a decision with one input also "x")
-//   .csv           a row a line; a column named label is left out
+//   .csv           a row a line; a column named label, y or class is left out
 //   .json          numbers in nested lists, or an Open Inference request: {"inputs": [{"name", "shape", "datatype",
 //   "data"}]} .png .jpg      one image, grey or RGB as the input's size says
 // Numbers are converted to the input's datatype; UINT8 features (images too) are scaled to 0..1 where FP32 is wanted.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "data/file.h"
@@ -47,13 +49,15 @@ Result<LockStage> ReadStage(const Json& j) {
   for (const auto& f : *files) {
     StageFile file;
     ASSIGN_OR_RETURN(file.file, wire::GetString(f, "file"));
+    ASSIGN_OR_RETURN(file.role, wire::GetString(f, "role"));
     ASSIGN_OR_RETURN(const std::string hex, wire::GetString(f, "sha256"));
     ASSIGN_OR_RETURN(file.digest, crypto::DigestFromHex(hex));
     s.files.push_back(std::move(file));
   }
   ASSIGN_OR_RETURN(const double temperature, wire::GetNumber(j, "temperature"));
-  if (!(temperature > 0)) return InvalidArgument("temperature must be > 0");
   s.temperature = static_cast<float>(temperature);
+  if (!(s.temperature > 0) || !std::isfinite(s.temperature))
+    return InvalidArgument("temperature must be > 0 and finite");
   ASSIGN_OR_RETURN(const std::string measure, wire::GetString(j, "confidence"));
   if (const auto m = calibration::MeasureFromName(measure)) {
     s.measure = *m;
@@ -82,6 +86,7 @@ std::string WriteLock(const Lock& lock) {
   Json j;
   j["ganglion_lock"] = 1;
   j["decision"] = lock.decision;
+  for (const auto& spec : lock.inputs) j["input"][spec.name] = spec.Text();
   j["promise"][std::string(calibration::Name(lock.promise.kind))] = lock.promise.limit;
   j["promise"]["delta"] = lock.promise.delta;
   j["data"] = {{"sha256", lock.data_digest},
@@ -95,7 +100,8 @@ std::string WriteLock(const Lock& lock) {
     Json one;
     one["tier"] = std::string(topology::Name(s.tier));
     one["files"] = Json::array();
-    for (const auto& f : s.files) one["files"].push_back({{"file", f.file}, {"sha256", f.digest.Hex()}});
+    for (const auto& f : s.files)
+      one["files"].push_back({{"file", f.file}, {"role", f.role}, {"sha256", f.digest.Hex()}});
     one["temperature"] = s.temperature;
     one["confidence"] =
         s.confidence_output.empty() ? std::string(calibration::Name(s.measure)) : "output:" + s.confidence_output;
@@ -121,6 +127,13 @@ Result<Lock> ParseLock(const std::string& text) {
                          ", this version reads format 1; calibrate again");
   Lock lock;
   ASSIGN_OR_RETURN(lock.decision, wire::GetString(j, "decision"));
+  ASSIGN_OR_RETURN(const Json* inputs, wire::GetObject(j, "input"));
+  for (const auto& [name, type] : inputs->items()) {
+    if (!type.is_string()) return InvalidArgument("\"input\" holds something that is no type");
+    ASSIGN_OR_RETURN(auto spec, tensor::ParseSpec(type.get_ref<const std::string&>()));
+    spec.name = name;
+    lock.inputs.push_back(std::move(spec));
+  }
   ASSIGN_OR_RETURN(const Json* promise, wire::GetObject(j, "promise"));
   bool found = false;
   for (const auto& [key, value] : promise->items()) {
@@ -169,6 +182,17 @@ Result<Lock> ParseLock(const std::string& text) {
     if (p.thresholds.size() + 1 != lock.stages.size())
       return InvalidArgument("a point of the path has other stages than the lock");
   }
+  // Counts that cannot be: a lock that was edited by hand.
+  const auto counts = [&](std::int64_t part, std::int64_t whole) {
+    return 0 <= part && part <= whole && whole <= lock.certifying_rows;
+  };
+  bool sound = lock.tuning_rows >= 0 && lock.certifying_rows >= 0 &&
+               lock.certifying_rows <= limits::kMaxTensorElements && counts(lock.broken, lock.accepted) && start >= 0 &&
+               point >= 0;
+  for (const auto& p : lock.path) sound &= counts(p.broken, p.accepted);
+  for (const auto& s : lock.stages) sound &= counts(s.wrong, s.accepted);
+  if (!sound || (lock.holds && lock.point >= lock.path.size()))
+    return InvalidArgument("its counts contradict each other; calibrate again");
   if (lock.plug_in.size() + 1 != lock.stages.size())
     return InvalidArgument("\"plug_in\" has other stages than the lock");
   return lock;
@@ -187,10 +211,14 @@ Result<Lock> LoadLock(const std::filesystem::path& dir) {
   return lock;
 }
 
-Status Certifies(const Lock& lock, const std::string& decision, const std::vector<const Stage*>& stages) {
+Status Certifies(const Lock& lock, const DecisionConfig& config, const std::vector<const Stage*>& stages) {
+  const std::string& decision = config.name;
   const std::string again = " Run ganglion calibrate " + decision + ".";
   if (lock.decision != decision)
     return FailedPrecondition(decision + ": decision.lock is of \"" + lock.decision + "\"." + again);
+  if (lock.inputs != config.inputs)
+    return FailedPrecondition(decision + ": decision.yaml has other inputs than decision.lock certifies. Not loaded." +
+                              again);
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const bool same = i < lock.stages.size() && lock.stages[i].tier == stages[i]->config().tier &&
                       lock.stages[i].files.size() == stages[i]->files().size() &&
@@ -202,6 +230,11 @@ Status Certifies(const Lock& lock, const std::string& decision, const std::vecto
     for (std::size_t f = 0; f < stages[i]->files().size(); ++f) {
       const auto& have = stages[i]->files()[f];
       const auto& want = lock.stages[i].files[f];
+      if (have.role != want.role) {
+        return FailedPrecondition(
+            fmt::format("{}: stages[{}] uses {} as {}, decision.lock certifies it as {}. Not loaded.{}", decision, i,
+                        have.file, have.role, want.role, again));
+      }
       if (have.digest == want.digest) continue;
       return FailedPrecondition(fmt::format("{}: {} is {}, decision.lock certifies {}. Not loaded.{}", decision,
                                             have.file, have.digest.Short(), want.digest.Short(), again));

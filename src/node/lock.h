@@ -26,7 +26,8 @@ struct LockStage {
   std::string confidence_output;           // overrides temperature and measure
   double threshold = calibration::kNever;  // of the top: never looked at
   // On the certifying half: rows accepted here, how many of them were wrong (without labels: differed from the top),
-  // and the bound on that share which holds for all stages and all points of the path together with 1 - delta.
+  // and the bound on that share which holds for all stages and all points of the path together with 1 - delta. That is
+  // a statement beside the promise, with a delta of its own: both hold together with 1 - 2 delta.
   std::int64_t accepted = 0;
   std::int64_t wrong = 0;
   double wrong_at_most = 1;
@@ -40,6 +41,7 @@ struct LockPoint {
 
 struct Lock {
   std::string decision;
+  std::vector<tensor::Spec> inputs;
   calibration::Promise promise;
   std::string data_digest;
   std::int64_t tuning_rows = 0;
@@ -62,7 +64,8 @@ std::string WriteLock(const Lock& lock);
 Result<Lock> ParseLock(const std::string& text);
 Result<Lock> LoadLock(const std::filesystem::path& dir);
 
-// OK when the lock is of these stages: same tiers, files and digests. Says which file differs and what to do.
-Status Certifies(const Lock& lock, const std::string& decision, const std::vector<const Stage*>& stages);
+// OK when the lock is of this decision's inputs and stages: same tiers, files in the same roles, and digests. Says what
+// differs and what to do.
+Status Certifies(const Lock& lock, const DecisionConfig& config, const std::vector<const Stage*>& stages);
 
 }  // namespace ganglion::node

@@ -318,7 +318,7 @@ TEST_F(Node, FixedBatchModelsAreScoredRowByRow) {
   EXPECT_EQ(DecideRow(**d, -2, 2)->label, 2);
 }
 
-// log(x) of a negative number: the stage is broken for that row, and says so instead of answering class 0.
+// log(x) of a negative number: the stage is broken for that row. It is passed over, not taken for an answer.
 TEST_F(Node, AStageThatGivesNanHasFailed) {
   onnx::ModelProto m;
   graph::GraphBuilder g(&m);
@@ -326,17 +326,118 @@ TEST_F(Node, AStageThatGivesNanHasFailed) {
   g.Initializer("w", Tensor::From<float>({2, 4}, Quadrants(2)).value());
   g.Node("Log", {g.Node("MatMul", {"x", "w"})}, {}, "y");
   g.Output({"y", DataType::kFp32, {-1, 4}});
-  WriteThreeTiers("  - {tier: device, model: device.onnx}\n  - {tier: global, model: nan.onnx}\n");
+  WriteThreeTiers(
+      "  - {tier: device, model: nan.onnx}\n  - {tier: edge, model: nan.onnx}\n  - {tier: global, model: a.onnx}\n");
   Write("nan.onnx", graph::Serialize(m));
-  const auto calibrating = Decision::Open(engine_, dir_, {.with_lock = false}).value();
-  auto c = Calibrate(*calibrating, MakePoints(1000, 1), {calibration::PromiseKind::kDisagreement, .5, .1}).value();
-  c.lock.stages[0].threshold = calibration::kNever;
-  Write("decision.lock", WriteLock(c.lock));
-  const auto d = Decision::Open(engine_, dir_).value();
+  CalibrateInPlace(2000);
+  const auto opened = Decision::Open(engine_, dir_);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  const auto& d = *opened;
   const auto decided = DecideRow(*d, 1, 2).value();
-  EXPECT_EQ(decided.kind, Decided::Kind::kDegraded);
-  EXPECT_EQ(decided.reason, cascade::Reason::kFailed);
-  EXPECT_EQ(decided.tier, topology::Tier::kDevice);
+  EXPECT_EQ(decided.kind, Decided::Kind::kAccepted);
+  EXPECT_EQ(decided.tier, topology::Tier::kGlobal);
+  // At the top it is refused when calibrating: the top must answer everything.
+  WriteThreeTiers("  - {tier: device, model: device.onnx}\n  - {tier: global, model: nan.onnx}\n");
+  const auto top = Decision::Open(engine_, dir_, {.with_lock = false}).value();
+  EXPECT_NE(Calibrate(*top, MakePoints(1000, 1), {calibration::PromiseKind::kDisagreement, .5, .1})
+                .status()
+                .message()
+                .find("not finite"),
+            std::string::npos);
+}
+
+// Rows of this model depend on each other in a batch (the batch's mean is taken off): a certificate must be about
+// single rows, which is how requests come.
+TEST_F(Node, ModelsThatMixTheRowsOfABatchAreScoredRowByRow) {
+  onnx::ModelProto m;
+  graph::GraphBuilder g(&m);
+  g.Input({"x", DataType::kFp32, {-1, 2}});
+  g.Initializer("w", Tensor::From<float>({2, 4}, Quadrants(2)).value());
+  const std::string y = g.Node("MatMul", {"x", "w"});
+  const std::string largest = g.Node("ReduceMax", {g.Node("Abs", {"x"})}, {{"keepdims", std::int64_t{0}}});
+  g.Node("Div", {y, largest}, {}, "scaled");
+  g.Output({"scaled", DataType::kFp32, {-1, 4}});
+  WriteThreeTiers("  - {tier: device, model: mixes.onnx}\n  - {tier: global, model: a.onnx}\n");
+  Write("mixes.onnx", graph::Serialize(m));
+  CalibrateInPlace(1000);
+  const auto d = Decision::Open(engine_, dir_).value();
+  const auto p = MakePoints(50, 5);
+  const tensor::View view = p.x.View();
+  const auto scores = d->ScoreAll({&view, 1}).value();
+  for (std::int64_t r = 0; r < 50; ++r) {
+    tensor::Shape shape;
+    const tensor::View row = tensor::Rows(p.x.View(), r, r + 1, &shape);
+    const auto alone = d->stage(0).Score({&row, 1}).value();
+    for (std::size_t k = 0; k < 4; ++k) EXPECT_EQ(alone.z[k], scores[0].z[static_cast<std::size_t>(r) * 4 + k]);
+  }
+}
+
+// What fits one row need not fit a batch.
+TEST_F(Node, RefusesOutputsThatLackARowForEachRow) {
+  onnx::ModelProto m;
+  graph::GraphBuilder g(&m);
+  g.Input({"x", DataType::kFp32, {-1, 2}});
+  g.Initializer("w", Tensor::From<float>({2, 4}, Quadrants(2)).value());
+  g.Node("MatMul", {"x", "w"}, {}, "y");
+  g.Output({"y", DataType::kFp32, {-1, 4}});
+  g.Node("ReduceMax", {g.Node("Sigmoid", {"y"})}, {}, "sure");  // [1,1] whatever the batch
+  g.Output({"sure", DataType::kFp32, {-1, 1}});
+  g.Node("NonZero", {"x"}, {}, "debris");  // of a size that depends on the data; nobody reads it
+  g.Output({"debris", DataType::kInt64, {2, -1}});
+  WriteThreeTiers(
+      "  - {tier: device, model: odd.onnx, confidence: {output: sure}}\n  - {tier: global, model: a.onnx}\n");
+  Write("odd.onnx", graph::Serialize(m));
+  // Row by row the confidence is right, so it can be calibrated and served that way.
+  CalibrateInPlace(1000);
+  const auto d = Decision::Open(engine_, dir_);
+  ASSERT_TRUE(d.ok()) << d.status().message();
+  const auto decided = DecideRow(**d, 3, .5f);
+  ASSERT_TRUE(decided.ok()) << decided.status().message();
+  EXPECT_EQ(decided->tier, topology::Tier::kDevice);
+}
+
+TEST_F(Node, LocksBindRolesAndInputsToo) {
+  WriteThreeTiers("  - {tier: device, model: device.onnx, post: post.onnx}\n  - {tier: global, model: a.onnx}\n");
+  onnx::ModelProto post;
+  graph::GraphBuilder q(&post);
+  q.Input({"x", DataType::kFp32, {-1, -1}});
+  q.Node("Identity", {"x"}, {}, "y");
+  q.Output({"y", DataType::kFp32, {-1, -1}});
+  Write("post.onnx", graph::Serialize(post));
+  CalibrateInPlace(1000);
+  ASSERT_TRUE(Decision::Open(engine_, dir_).ok());
+  const std::string yaml = data::ReadFile(dir_ / "decision.yaml").value();
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = yaml;
+    text.replace(text.find(from), from.size(), to);
+    Write("decision.yaml", text);
+    return Decision::Open(engine_, dir_).status().message();
+  };
+  EXPECT_NE(with("input: {point:", "input: {other:").find("other inputs"), std::string::npos);
+  EXPECT_NE(with("model: device.onnx, post: post.onnx", "model: post.onnx, pre: device.onnx").find("stages[0]"),
+            std::string::npos);
+}
+
+TEST(DecisionFile, RefusesInputsGivenTwiceAndRowsBeyondTheLimit) {
+  const auto r = ParseDecisionFile(
+      "decision: d\ninput: {a: \"FP32[-1,2]\", a: \"FP32[-1,2]\", [1,2]: x, b: \"FP32[-1,2000000000]\"}\nstages:\n  - "
+      "{tier: device, model: m}\n",
+      ".", "f");
+  ASSERT_FALSE(r.ok());
+  for (const char* e : {"input.a is given twice", "a key that is no name", "more numbers a row than the limit"}) {
+    EXPECT_NE(r.status().message().find(e), std::string::npos) << r.status().message();
+  }
+}
+
+TEST(DecisionFile, QuotesNamesThatNeedIt) {
+  DecisionConfig c;
+  c.name = "d";
+  c.inputs = {{"my input", DataType::kFp32, {-1, 2}}};
+  c.stages = {{topology::Tier::kDevice, {"my net: #1 \"x\".onnx"}, "", "", std::nullopt, ""}};
+  const auto back = ParseDecisionFile(WriteDecisionFile(c), ".", "f");
+  ASSERT_TRUE(back.ok()) << back.status().message();
+  EXPECT_EQ(back->stages[0].models, c.stages[0].models);
+  EXPECT_EQ(back->inputs, c.inputs);
 }
 
 TEST_F(Node, ManyThreadsGetTheSameAnswers) {

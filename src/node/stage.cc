@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "data/file.h"
+#include "stats/softmax.h"
 
 namespace ganglion::node {
 namespace {
@@ -14,17 +15,16 @@ namespace {
 using tensor::DataType;
 using tensor::Tensor;
 
-void AddSoftmax(std::span<const float> z, bool probabilities, float weight, std::span<float> into) {
-  if (probabilities) {
-    for (std::size_t k = 0; k < z.size(); ++k) into[k] += weight * z[k];
-    return;
-  }
-  float top = z[0];
-  for (const float v : z) top = std::max(top, v);
-  float sum = 0;
-  for (const float v : z) sum += std::exp(v - top);
-  for (std::size_t k = 0; k < z.size(); ++k) into[k] += weight * std::exp(z[k] - top) / sum;
+// The members' share of an ensemble's mean: softmax of logits, or probabilities as they are.
+void AddMember(std::span<const float> scores, bool probabilities, float weight, std::span<float> into) {
+  if (!probabilities) return stats::AddSoftmax(scores, weight, into);
+  for (std::size_t k = 0; k < scores.size(); ++k) into[k] += weight * scores[k];
 }
+
+// What a model's file calls each file's part in a stage.
+constexpr const char* kPre = "pre";
+constexpr const char* kModel = "model";
+constexpr const char* kPost = "post";
 
 }  // namespace
 
@@ -33,12 +33,12 @@ Stage::Lane::Lane() = default;
 Stage::Lane::~Lane() = default;
 
 Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config,
-                       const std::string& file, bool member) {
+                       const std::string& file, const char* role) {
   ASSIGN_OR_RETURN(std::string bytes, data::ReadFile(config.dir / file, limits::kMaxModelBytes));
   ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes(file, std::move(bytes)));
   Graph g;
   ASSIGN_OR_RETURN(g.session, runtime::Session::Create(engine, model));
-  g.member = member;
+  g.member = role == kModel && config_.models.size() > 1;
   g.probabilities = model.gives_probabilities();
   for (const auto& in : model.signature().inputs) {
     std::optional<std::size_t> slot;
@@ -59,7 +59,7 @@ Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const Dec
   }
   g.first_output = slot_specs_.size();
   for (const auto& out : model.signature().outputs) slot_specs_.push_back(out);
-  files_.push_back({file, model.digest()});
+  files_.push_back({file, role, model.digest()});
   graphs_.push_back(std::move(g));
   return {};
 }
@@ -78,11 +78,11 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
   const auto load = [&]() -> Status {
     for (std::size_t i = 0; i < s.inputs_; ++i) s.at_hand_.push_back(i);
     if (!s.config_.pre.empty()) {
-      RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.pre, false));
+      RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.pre, kPre));
       outputs_at_hand();
     }
     const bool ensemble = s.config_.models.size() > 1;
-    for (const auto& file : s.config_.models) RETURN_IF_ERROR(s.AddGraph(engine, config, file, ensemble));
+    for (const auto& file : s.config_.models) RETURN_IF_ERROR(s.AddGraph(engine, config, file, kModel));
     if (ensemble) {
       s.mean_slot_ = s.slot_specs_.size();
       tensor::Spec mean = s.slot_specs_[s.graphs_.back().first_output];
@@ -97,7 +97,7 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
       outputs_at_hand();
     }
     if (!s.config_.post.empty()) {
-      RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.post, false));
+      RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.post, kPost));
       s.score_slot_ = s.graphs_.back().first_output;
       s.probabilities_ = s.graphs_.back().probabilities;
     }
@@ -119,20 +119,27 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
 }
 
 Status Stage::DryRun(const DecisionConfig& config) {
-  std::vector<Tensor> zeros;
-  std::vector<tensor::View> views;
+  std::vector<Tensor> slots;
   for (const auto& spec : config.inputs) {
     tensor::Shape shape = spec.shape;
     for (std::size_t i = 0; i < shape.size(); ++i) {
       if (shape[i] == -1) shape[i] = 1;
       fixed_row_ &= i == 0 || spec.shape[i] != -1;
     }
+    // Before memory is asked for: does anything take it?
+    for (const Graph& g : graphs_) {
+      for (std::size_t r = 0; r < g.reads.size(); ++r) {
+        if (g.reads[r] == slots.size()) {
+          RETURN_IF_ERROR(
+              tensor::Matches(g.session->signature().inputs[r], {spec.type, shape, {}}).Within(g.session->name()));
+        }
+      }
+    }
     ASSIGN_OR_RETURN(auto t, Tensor::Zeros(spec.type, shape));
-    zeros.push_back(std::move(t));
+    slots.push_back(std::move(t));
   }
-  std::vector<Tensor> slots = std::move(zeros);
   for (const Graph& g : graphs_) {
-    views.clear();
+    std::vector<tensor::View> views;
     for (const std::size_t r : g.reads) views.push_back(slots[r].View());
     ASSIGN_OR_RETURN(auto out, g.session->Run(views));
     for (auto& t : out) slots.push_back(std::move(t));
@@ -150,20 +157,36 @@ Status Stage::DryRun(const DecisionConfig& config) {
   };
   RETURN_IF_ERROR(check(score_slot_, "output"));
   classes_ = slots[score_slot_].As<float>().size();
-  if (classes_ == 0 || classes_ > static_cast<std::size_t>(limits::kMaxClasses))
+  if (classes_ == 0 || classes_ > static_cast<std::size_t>(limits::kMaxClasses)) {
     return InvalidArgument(fmt::format("a stage with {} classes", classes_));
+  }
   for (const Graph& g : graphs_) {
     if (!g.member) continue;
     RETURN_IF_ERROR(check(g.first_output, "output"));
-    if (slots[g.first_output].As<float>().size() !=
-        slots[graphs_.back().member ? score_slot_ : *mean_slot_].As<float>().size()) {
+    if (slots[g.first_output].As<float>().size() != slots[*mean_slot_].As<float>().size()) {
       return InvalidArgument("the members of the ensemble have different numbers of classes");
     }
   }
   if (confidence_slot_) {
     RETURN_IF_ERROR(check(*confidence_slot_, "confidence"));
-    if (slots[*confidence_slot_].As<float>().size() != 1)
+    if (slots[*confidence_slot_].As<float>().size() != 1) {
       return InvalidArgument("confidence \"" + config_.confidence_output + "\" is more than one number a row");
+    }
+  }
+  // What is read later; nothing else is computed on the hot path. Where the shape of such a tensor depends on the data,
+  // a lane's fixed memory would not do.
+  needed_.assign(slots.size(), false);
+  needed_[score_slot_] = true;
+  if (confidence_slot_) needed_[*confidence_slot_] = true;
+  for (const Graph& g : graphs_) {
+    for (const std::size_t r : g.reads) needed_[r] = true;
+    if (g.member) needed_[g.first_output] = true;
+  }
+  for (std::size_t i = inputs_; i < slots.size(); ++i) {
+    if (!needed_[i]) continue;
+    const auto& spec = slot_specs_[i].shape;
+    fixed_row_ &= spec.size() == slot_shapes_[i].size();
+    for (std::size_t d = 1; d < spec.size(); ++d) fixed_row_ &= spec[d] != -1;
   }
   return {};
 }
@@ -176,6 +199,54 @@ void Stage::ToLogits(std::span<const float> scores, std::span<float> z) const {
   }
 }
 
+Status Stage::ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begin, std::int64_t end, std::span<float> z,
+                         std::span<float> confidence) const {
+  const auto n = static_cast<std::size_t>(end - begin);
+  // Every number per row that is read must be there: a model may treat a batch otherwise than one row.
+  const auto rows_of = [&](const tensor::View& view, std::size_t width, std::size_t slot) -> Status {
+    if (view.type == DataType::kFp32 && view.As<float>().size() == n * width) return {};
+    return InvalidArgument(fmt::format("{}: output \"{}\" has shape {} for {} rows, want {} numbers a row",
+                                       config_.models[0], slot_specs_[slot].name, tensor::ShapeText(view.shape), n,
+                                       width));
+  };
+  std::vector<tensor::Shape> shapes(inputs_);
+  std::vector<tensor::View> slots;
+  for (std::size_t i = 0; i < inputs_; ++i) slots.push_back(tensor::Rows(inputs[i], begin, end, &shapes[i]));
+  std::vector<std::vector<Tensor>> keep;
+  Tensor mean;
+  for (const Graph& g : graphs_) {
+    std::vector<tensor::View> reads;
+    for (const std::size_t r : g.reads) reads.push_back(slots[r]);
+    ASSIGN_OR_RETURN(auto out, g.session->Run(reads));
+    keep.push_back(std::move(out));
+    for (const auto& t : keep.back()) slots.push_back(t.View());
+    if (!mean_slot_ || slots.size() != *mean_slot_) continue;
+    ASSIGN_OR_RETURN(const std::int64_t width, tensor::ElementCount(slot_shapes_[*mean_slot_]));
+    ASSIGN_OR_RETURN(mean, Tensor::Zeros(DataType::kFp32, {static_cast<std::int64_t>(n), width}));
+    const auto w = static_cast<std::size_t>(width);
+    for (const Graph& m : graphs_) {
+      if (!m.member) continue;
+      RETURN_IF_ERROR(rows_of(slots[m.first_output], w, m.first_output));
+      for (std::size_t row = 0; row < n; ++row) {
+        AddMember(slots[m.first_output].As<float>().subspan(row * w, w), m.probabilities,
+                  1 / static_cast<float>(config_.models.size()), mean.As<float>().subspan(row * w, w));
+      }
+    }
+    slots.push_back(mean.View());
+  }
+  RETURN_IF_ERROR(rows_of(slots[score_slot_], classes_, score_slot_));
+  const auto scores = slots[score_slot_].As<float>();
+  for (std::size_t row = 0; row < n; ++row) {
+    ToLogits(scores.subspan(row * classes_, classes_), z.subspan(row * classes_, classes_));
+  }
+  if (confidence_slot_) {
+    RETURN_IF_ERROR(rows_of(slots[*confidence_slot_], 1, *confidence_slot_));
+    const auto own = slots[*confidence_slot_].As<float>();
+    std::copy(own.begin(), own.end(), confidence.begin());
+  }
+  return {};
+}
+
 Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
   const std::int64_t rows = inputs[0].shape.empty() ? 0 : inputs[0].shape[0];
@@ -183,45 +254,24 @@ Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   all.rows = static_cast<std::size_t>(rows);
   all.z.resize(all.rows * classes_);
   if (confidence_slot_) all.confidence.resize(all.rows);
-  const std::int64_t chunk = batches_ ? 512 : 1;
-  for (std::int64_t begin = 0; begin < rows; begin += chunk) {
-    const std::int64_t end = std::min(rows, begin + chunk);
+  const auto score = [&](std::int64_t begin, std::int64_t end) {
+    const auto b = static_cast<std::size_t>(begin);
     const auto n = static_cast<std::size_t>(end - begin);
-    std::vector<tensor::Shape> shapes(inputs_);
-    std::vector<tensor::View> slots;
-    for (std::size_t i = 0; i < inputs_; ++i) slots.push_back(tensor::Rows(inputs[i], begin, end, &shapes[i]));
-    std::vector<std::vector<Tensor>> keep;
-    Tensor mean;
-    std::vector<float> z(classes_);
-    for (const Graph& g : graphs_) {
-      std::vector<tensor::View> reads;
-      for (const std::size_t r : g.reads) reads.push_back(slots[r]);
-      ASSIGN_OR_RETURN(auto out, g.session->Run(reads));
-      keep.push_back(std::move(out));
-      for (const auto& t : keep.back()) slots.push_back(t.View());
-      if (mean_slot_ && slots.size() == *mean_slot_) {
-        ASSIGN_OR_RETURN(mean, Tensor::Zeros(DataType::kFp32, keep.back()[0].shape()));
-        const auto members = static_cast<float>(config_.models.size());
-        const std::size_t width = mean.As<float>().size() / n;
-        for (const Graph& m : graphs_) {
-          if (!m.member) continue;
-          for (std::size_t row = 0; row < n; ++row) {
-            AddSoftmax(slots[m.first_output].As<float>().subspan(row * width, width), m.probabilities, 1 / members,
-                       mean.As<float>().subspan(row * width, width));
-          }
-        }
-        slots.push_back(mean.View());
-      }
-    }
-    const auto scores = slots[score_slot_].As<float>();
-    if (scores.size() != n * classes_)
-      return Internal(fmt::format("{} gives {} numbers for {} rows", files_.back().file, scores.size(), n));
-    for (std::size_t row = 0; row < n; ++row) {
-      const std::size_t at = static_cast<std::size_t>(begin) + row;
-      ToLogits(scores.subspan(row * classes_, classes_), std::span(all.z).subspan(at * classes_, classes_));
-      if (confidence_slot_) all.confidence[at] = slots[*confidence_slot_].As<float>()[row];
-    }
+    return ScoreChunk(inputs, begin, end, std::span(all.z).subspan(b * classes_, n * classes_),
+                      confidence_slot_ ? std::span(all.confidence).subspan(b, n) : std::span<float>());
+  };
+  // Requests are served one row at a time, so a certificate must be about that. Models whose rows depend on each other
+  // in a batch (dynamic quantisation does that) give other numbers together than alone: these are scored row by row.
+  std::int64_t chunk = batches_ ? 512 : 1;
+  if (chunk > 1 && rows > 1) {
+    std::vector<float> alone(classes_);
+    std::vector<float> own(1);
+    RETURN_IF_ERROR(ScoreChunk(inputs, 0, 1, alone, own));
+    const Status together = score(0, std::min(rows, chunk));
+    if (!together.ok() || std::memcmp(alone.data(), all.z.data(), classes_ * sizeof(float)) != 0) chunk = 1;
   }
+  for (std::int64_t begin = 0; begin < rows; begin += chunk)
+    RETURN_IF_ERROR(score(begin, std::min(rows, begin + chunk)));
   return all;
 }
 
@@ -231,7 +281,7 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
   lane->stage_ = this;
   lane->z_.resize(classes_);
   for (std::size_t i = 0; i < slot_specs_.size(); ++i) {
-    auto t = Tensor::Zeros(slot_specs_[i].type, slot_shapes_[i]);
+    auto t = Tensor::Zeros(slot_specs_[i].type, needed_[i] ? slot_shapes_[i] : tensor::Shape{0});
     if (!t.ok()) return nullptr;
     lane->slots_.push_back(std::move(*t));
   }
@@ -241,8 +291,10 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
     const auto& signature = g.session->signature();
     for (std::size_t i = 0; i < g.reads.size(); ++i)
       in.push_back({signature.inputs[i].name, lane->slots_[g.reads[i]].View()});
-    for (std::size_t i = 0; i < signature.outputs.size(); ++i)
-      out.push_back({signature.outputs[i].name, lane->slots_[g.first_output + i].Mutable()});
+    for (std::size_t i = 0; i < signature.outputs.size(); ++i) {
+      const std::size_t slot = g.first_output + i;
+      if (needed_[slot]) out.push_back({signature.outputs[i].name, lane->slots_[slot].Mutable()});
+    }
     auto binding = g.session->Bind(std::move(in), std::move(out));
     if (!binding.ok()) return nullptr;
     lane->bindings_.push_back(std::move(*binding));
@@ -262,8 +314,8 @@ Status Stage::Lane::Run(std::span<const tensor::View> inputs) {
     std::fill(mean.begin(), mean.end(), 0.f);
     for (const Graph& m : s.graphs_) {
       if (m.member)
-        AddSoftmax(slots_[m.first_output].As<float>(), m.probabilities, 1 / static_cast<float>(s.config_.models.size()),
-                   mean);
+        AddMember(slots_[m.first_output].As<float>(), m.probabilities, 1 / static_cast<float>(s.config_.models.size()),
+                  mean);
     }
   }
   s.ToLogits(slots_[s.score_slot_].As<float>(), z_);

@@ -26,6 +26,7 @@ namespace ganglion::node {
 
 struct StageFile {
   std::string file;
+  std::string role;  // "pre", "model" (also of an ensemble's members), "post"
   crypto::Digest digest;
   bool operator==(const StageFile&) const = default;
 };
@@ -80,14 +81,17 @@ class Stage {
     bool probabilities = false;
   };
   Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file,
-                  bool member);
+                  const char* role);
   Status DryRun(const DecisionConfig& config);
+  Status ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begin, std::int64_t end, std::span<float> z,
+                    std::span<float> confidence) const;
   void ToLogits(std::span<const float> scores, std::span<float> z) const;
 
   StageConfig config_;
   std::vector<StageFile> files_;
   std::vector<tensor::Spec> slot_specs_;    // inputs, then outputs of each graph, then the ensemble's mean
   std::vector<tensor::Shape> slot_shapes_;  // of one row, as the dry run found them
+  std::vector<bool> needed_;                // slots that are read later
   std::vector<std::size_t> at_hand_;        // slots the next graph may read by position
   std::vector<Graph> graphs_;
   std::size_t inputs_ = 0;

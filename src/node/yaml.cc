@@ -31,14 +31,15 @@ Status YamlReader::Finish() const {
   return InvalidArgument(message);
 }
 
-void YamlReader::KnownKeys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known) {
+void YamlReader::KnownKeys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known,
+                           bool any) {
   if (!map.IsMap()) return;
   std::vector<std::string> seen;
   for (const auto& pair : map) {
     const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "?";
     if (std::find(seen.begin(), seen.end(), key) != seen.end()) Error(pair.first, where + key + " is given twice");
     seen.push_back(key);
-    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    if (any || std::find(known.begin(), known.end(), key) != known.end()) continue;
     std::string all;
     for (const auto& k : known) all += (all.empty() ? "" : ", ") + k;
     Error(pair.first, where + key + " is unknown; known here: " + all);

@@ -23,8 +23,9 @@ class YamlReader {
   Status Finish() const;
   bool ok() const { return errors_.empty(); }
 
-  // Records a mistake for every key of `map` that is not in `known`.
-  void KnownKeys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known);
+  // Records a mistake for every key of `map` that is not in `known` (unless `any` is allowed) or is there twice.
+  void KnownKeys(const YAML::Node& map, const std::string& where, const std::vector<std::string>& known,
+                 bool any = false);
   // A scalar under `key`, or nothing; a mistake when it is there and not of the type.
   std::optional<std::string> Text(const YAML::Node& map, const std::string& where, const std::string& key,
                                   bool required = false);

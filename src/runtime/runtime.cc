@@ -5,6 +5,17 @@
 
 #include "base/check.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GANGLION_LEAK_CHECK 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define GANGLION_LEAK_CHECK 1
+#endif
+#ifdef GANGLION_LEAK_CHECK
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace ganglion::runtime {
 namespace {
 
@@ -143,6 +154,11 @@ Result<std::shared_ptr<Engine>> Engine::Create() {
                               std::to_string(ORT_API_VERSION) + ")");
   }
   std::shared_ptr<Engine> engine(new Engine);
+#ifdef GANGLION_LEAK_CHECK
+  // ONNX Runtime 1.30 keeps 14 bytes that it makes with its environment. Only this call is exempt: a value of ours that
+  // is never released still shows.
+  const __lsan::ScopedDisabler exempt;
+#endif
   RETURN_IF_ERROR(Convert(Api().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "ganglion", &engine->env_), "ONNX Runtime"));
   RETURN_IF_ERROR(Convert(Api().DisableTelemetryEvents(engine->env_), "ONNX Runtime"));
   return engine;

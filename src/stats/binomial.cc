@@ -56,6 +56,7 @@ double BinomialCdf(std::int64_t k, std::int64_t n, double p) {
   GANGLION_CHECK(n >= 0 && p >= 0 && p <= 1);
   if (k < 0) return 0;
   if (k >= n) return 1;
+  if (k == 0) return std::exp(static_cast<double>(n) * std::log1p(-p));
   return IncompleteBeta(static_cast<double>(n - k), static_cast<double>(k + 1), 1 - p);
 }
 

@@ -4,8 +4,8 @@
 // is anti-conservative and Hoeffding's bound wastes most of the data.
 //
 //   BinomialCdf(k, n, p) = P(Bin(n, p) <= k) = 1 - I_p(k+1, n-k), the regularised incomplete beta function by its
-//   continued fraction (Lentz's method). Error below 1e-12 relative for n up to 1e7 in the tails used here.
-//   Cost: about 1 us.
+//   continued fraction (Lentz's method). Relative error about 1e-12 for n of thousands, 1e-8 for n = 1e7 (lgamma
+//   cancels). Cost: about 1 us.
 // Source: C. Clopper and E. Pearson, "The use of confidence or fiducial limits illustrated in the case of the
 // binomial", 1934; continued fraction as in DLMF 8.17.22.
 // All functions are pure. REQUIRES everywhere: n >= 0, 0 <= p <= 1, 0 < delta < 1.

@@ -53,7 +53,7 @@ Status CheckBytesEncoding(std::span<const std::byte> bytes, std::int64_t count) 
   return {};
 }
 
-template <typename F, typename U, U kExponent>
+template <typename U, U kExponent>
 std::int64_t FirstNotFinite(std::span<const std::byte> bytes) {
   const auto* p = reinterpret_cast<const U*>(bytes.data());
   const std::size_t n = bytes.size() / sizeof(U);
@@ -174,9 +174,9 @@ Status Matches(const Spec& spec, const View& view) {
 Status CheckFinite(const std::string& name, const View& view) {
   std::int64_t at = -1;
   if (view.type == DataType::kFp32) {
-    at = FirstNotFinite<float, std::uint32_t, 0x7f800000u>(view.bytes);
+    at = FirstNotFinite<std::uint32_t, 0x7f800000u>(view.bytes);
   } else if (view.type == DataType::kFp64) {
-    at = FirstNotFinite<double, std::uint64_t, 0x7ff0000000000000u>(view.bytes);
+    at = FirstNotFinite<std::uint64_t, 0x7ff0000000000000u>(view.bytes);
   }
   if (at < 0) return {};
   const double value = view.type == DataType::kFp32 ? view.As<float>()[static_cast<std::size_t>(at)]

@@ -6,6 +6,10 @@
 #include <mutex>
 #include <thread>
 
+#include "base/limits.h"
+#include "crypto/crypto.h"
+#include "stats/softmax.h"
+
 namespace ganglion::training {
 namespace {
 
@@ -17,15 +21,6 @@ void Mirror(std::span<float> x, std::int64_t width) {
 
 // The width of an image row, or 0 where rows are not images of one channel.
 std::int64_t ImageWidth(const data::Dataset& d) { return d.row_shape.size() == 2 ? d.row_shape[1] : 0; }
-
-void AddSoftmax(std::span<const float> logits, float weight, std::span<float> into) {
-  const float top = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float z : logits) sum += std::exp(static_cast<double>(z - top));
-  for (std::size_t k = 0; k < logits.size(); ++k) {
-    into[k] += weight * static_cast<float>(std::exp(static_cast<double>(logits[k] - top)) / sum);
-  }
-}
 
 }  // namespace
 
@@ -47,6 +42,8 @@ Result<std::unique_ptr<LabelledExamples>> LabelledExamples::Create(const data::D
   e->dataset_ = &dataset;
   e->classes_ = classes;
   e->mirror_width_ = mirror ? ImageWidth(dataset) : 0;
+  e->fingerprint_ = "labels " + data::DigestOf(dataset).Hex() + " classes " + std::to_string(classes) + " mirror " +
+                    std::to_string(e->mirror_width_);
   return e;
 }
 
@@ -63,6 +60,13 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
     const data::Dataset& dataset, const std::vector<const runtime::Session*>& teachers, const Options& options,
     std::stop_token stop, const std::function<void(double)>& progress) {
   if (teachers.empty()) return InvalidArgument("distillation needs a teacher");
+  for (const auto* t : teachers) {
+    const auto& out = t->signature().outputs[0].shape;
+    if (out.size() != 2 || out[1] < 1 || out[1] != teachers[0]->signature().outputs[0].shape.back() ||
+        out[1] > limits::kMaxClasses) {
+      return InvalidArgument(t->name() + ": a teacher gives FP32[-1,classes], this one " + t->signature().Text());
+    }
+  }
   if (options.mirror && ImageWidth(dataset) == 0) return InvalidArgument("only images of one channel can be mirrored");
   std::unique_ptr<DistilledExamples> e(new DistilledExamples);
   e->dataset_ = &dataset;
@@ -75,7 +79,8 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
     Recipe r;
     r.first = static_cast<std::int32_t>(static_cast<std::uint64_t>(k) % rows);
     r.mirror_first = options.mirror && random.Below(2) == 1;
-    if (k % 2 == 1) {
+    // Half of each slice, the other half in the next: every row is seen both ways.
+    if ((k + k / dataset.rows()) % 2 == 1) {
       r.second = static_cast<std::int32_t>(random.Below(rows));
       r.mirror_second = options.mirror && random.Below(2) == 1;
       r.lambda = static_cast<float>(random.Uniform());
@@ -110,12 +115,13 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
         if (!out.ok()) {
           const std::lock_guard lock(mutex);
           failure = out.status();
+          next = batches;  // the others stop too
           return;
         }
         const auto logits = (*out)[0].As<float>();
         for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
-          AddSoftmax(logits.subspan(i * classes, classes), 1.f / static_cast<float>(teachers.size()),
-                     std::span(e->targets_).subspan((static_cast<std::size_t>(begin) + i) * classes, classes));
+          stats::AddSoftmax(logits.subspan(i * classes, classes), 1.f / static_cast<float>(teachers.size()),
+                            std::span(e->targets_).subspan((static_cast<std::size_t>(begin) + i) * classes, classes));
         }
       }
       const std::lock_guard lock(mutex);
@@ -129,6 +135,10 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
   }
   RETURN_IF_ERROR(failure);
   if (stop.stop_requested()) return Cancelled("stopped while the teacher labelled the pool");
+  crypto::Sha256Stream stream;
+  stream.Add(std::as_bytes(std::span(e->targets_)));
+  e->fingerprint_ = "distilled " + data::DigestOf(dataset).Hex() + " seed " + std::to_string(options.seed) +
+                    " mirror " + std::to_string(options.mirror) + " targets " + stream.Finish().Hex();
   return e;
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <vector>
 
 #include "base/random.h"
@@ -26,6 +27,8 @@ class Examples {
   virtual std::int64_t count() const = 0;
   virtual std::int64_t features() const = 0;
   virtual std::int64_t classes() const = 0;
+  // Names the examples: two runs on examples of the same fingerprint see the same numbers.
+  virtual std::string Fingerprint() const = 0;
   // Writes example `i` as it is seen in `epoch` (from 0), and its target. `random` is the run's own stream: what is
   // random about an example (a mirroring) is drawn from it, so that a seed repeats the run.
   virtual void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
@@ -42,6 +45,7 @@ class LabelledExamples final : public Examples {
   std::int64_t count() const override { return dataset_->rows(); }
   std::int64_t features() const override { return dataset_->features(); }
   std::int64_t classes() const override { return classes_; }
+  std::string Fingerprint() const override { return fingerprint_; }
   void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
             std::span<float> target) const override;
 
@@ -50,6 +54,7 @@ class LabelledExamples final : public Examples {
   const data::Dataset* dataset_ = nullptr;
   std::int64_t classes_ = 0;
   std::int64_t mirror_width_ = 0;  // 0: never mirror
+  std::string fingerprint_;
 };
 
 // Images labelled by a teacher (knowledge distillation).
@@ -59,7 +64,7 @@ class LabelledExamples final : public Examples {
 // agrees with it there agrees with it on hard inputs later, and that agreement is what a cascade's promise is about.
 //
 // Definition. The pool holds `slices` versions of every row. Example k is x = m(x_i), i = k mod rows, m a random
-// mirroring; for every other k it is lambda m(x_i) + (1 - lambda) m(x_j), lambda uniform in [0, 1], j uniform. The
+// mirroring; for half of them it is lambda m(x_i) + (1 - lambda) m(x_j), lambda uniform in [0, 1], j uniform. The
 // target is the mean of the teachers' softmax. An epoch sees one slice, the slices in turn. All draws come from `seed`,
 // so the images need not be kept: memory is slices * rows * (classes + 4) * 4 bytes.
 // Source: G. Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (temperature 1); mixtures as in
@@ -81,6 +86,7 @@ class DistilledExamples final : public Examples {
   std::int64_t count() const override { return dataset_->rows(); }
   std::int64_t features() const override { return dataset_->features(); }
   std::int64_t classes() const override { return classes_; }
+  std::string Fingerprint() const override { return fingerprint_; }
   void Fill(std::int64_t i, std::int64_t epoch, Random& random, std::span<float> x,
             std::span<float> target) const override;
 
@@ -100,6 +106,7 @@ class DistilledExamples final : public Examples {
   std::int64_t width_ = 1;
   std::vector<Recipe> recipes_;
   std::vector<float> targets_;
+  std::string fingerprint_;
 };
 
 // The classes a labelled data set has: its largest label + 1.

@@ -31,6 +31,8 @@ const std::vector<Job> kStudents{
     {"edge.onnx", {192, 96}, 2e-3, 30},
     {"device.onnx", {128}, 3e-3, 40},
 };
+constexpr char kRecipeFile[] = "recipe.txt";
+constexpr char kBegun[] = "begun, not finished\n";
 constexpr std::int64_t kSlices = 8;
 constexpr std::int64_t kBatch = 128;
 
@@ -76,7 +78,7 @@ class Meter {
 }  // namespace
 
 std::string LadderRecipe(std::uint64_t seed, double scale) {
-  std::string text = "ladder 2; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) +
+  std::string text = "ladder 3; scaled inputs; adam, warm-up .03, cosine; batch " + std::to_string(kBatch) +
                      "; slices " + std::to_string(kSlices) + "; seed " + std::to_string(seed) + "; effort " +
                      std::to_string(scale);
   for (const auto* jobs : {&kTeachers, &kStudents}) {
@@ -86,7 +88,12 @@ std::string LadderRecipe(std::uint64_t seed, double scale) {
       text += " x" + std::to_string(job.epochs) + " rate " + std::to_string(job.rate);
     }
   }
-  return text;
+  return text + "\n";
+}
+
+bool LadderIsTrained(const std::filesystem::path& dir, std::uint64_t seed, double scale) {
+  const auto there = data::ReadFile(dir / kRecipeFile, limits::kMaxConfigBytes);
+  return there.ok() && *there == LadderRecipe(seed, scale);
 }
 
 Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& train,
@@ -97,7 +104,19 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
   const bool mirror = train.row_shape.size() == 2;
   const InputScale scale = ScaleOf(train.x.As<float>());
   const std::filesystem::path checkpoints = options.dir / "checkpoints";
+  // What a ladder of another recipe or seed left here must not become part of this one.
+  const auto recipe_file = options.dir / kRecipeFile;
+  const std::string recipe = LadderRecipe(options.seed, options.scale);
+  const auto there = data::ReadFile(recipe_file, limits::kMaxConfigBytes);
+  if (!options.resume || !there.ok() || (*there != recipe + kBegun && *there != recipe)) {
+    std::error_code ignored;
+    std::filesystem::remove_all(checkpoints, ignored);
+    for (const auto* jobs : {&kTeachers, &kStudents}) {
+      for (const Job& job : *jobs) std::filesystem::remove(options.dir / job.file, ignored);
+    }
+  }
   RETURN_IF_ERROR(data::MakeDirectories(checkpoints));
+  RETURN_IF_ERROR(data::WriteFileAtomically(recipe_file, recipe + kBegun));
 
   const auto slices = std::min(kSlices, Epochs(kStudents[0], options.scale));
   double total = 0;
@@ -115,12 +134,13 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
   std::mutex mutex;  // guards rungs and failure
   std::vector<Rung> rungs;
   Status failure;
+  std::atomic<bool> failed = false;  // no new job is begun after a failure
   const auto run_jobs = [&](const std::vector<Job>& jobs, const Examples& examples, std::uint64_t seed_base) {
     std::atomic<std::size_t> next = 0;
     const auto work = [&] {
       for (;;) {
         const std::size_t i = next++;
-        if (i >= jobs.size()) return;
+        if (i >= jobs.size() || failed) return;
         const Job& job = jobs[i];
         const auto sizes = Sizes(job, features, classes);
         const double job_work = Cost(sizes) * static_cast<double>(Epochs(job, options.scale) * train.rows());
@@ -155,6 +175,7 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
           rungs.push_back(std::move(*rung));
         } else if (failure.ok()) {
           failure = rung.status();
+          failed = true;
         }
       }
     };
@@ -185,6 +206,7 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
   std::sort(rungs.begin(), rungs.end(), [](const Rung& a, const Rung& b) { return a.file < b.file; });
   std::error_code ignored;
   std::filesystem::remove(checkpoints, ignored);
+  RETURN_IF_ERROR(data::WriteFileAtomically(recipe_file, recipe));
   return rungs;
 }
 

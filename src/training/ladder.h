@@ -48,7 +48,10 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
                                       const data::Dataset& valid, const LadderOptions& options, std::stop_token stop,
                                       const std::function<void(const LadderProgress&)>& on_progress);
 
-// What the recipe is, in one line: a ladder made by another recipe or seed is trained anew.
+// What the recipe is, in one line. TrainLadder writes it to dir/recipe.txt; what another recipe, seed or scale left in
+// the directory is removed first, with `resume` too.
 std::string LadderRecipe(std::uint64_t seed, double scale);
+// Whether dir holds the whole ladder of this recipe.
+bool LadderIsTrained(const std::filesystem::path& dir, std::uint64_t seed, double scale);
 
 }  // namespace ganglion::training

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 
@@ -19,11 +20,15 @@ constexpr char kMagic[] = "ganglion checkpoint 1\n";
 
 // What a checkpoint is bound to: another model, data or option must not continue from it.
 std::string Fingerprint(const model::Model& model, const Examples& examples, const TrainOptions& o) {
-  const std::string text = model.digest().Hex() + " " + std::to_string(examples.count()) + " " +
-                           std::to_string(o.batch) + " " + std::to_string(o.epochs) + " " + std::to_string(o.seed) +
-                           " " + std::string(optimizer::Name(o.optimizer.kind)) + " " +
-                           std::to_string(o.optimizer.rate) + " " + std::to_string(o.optimizer.momentum) + " " +
-                           std::to_string(o.optimizer.weight_decay) + " " + std::to_string(o.warmup);
+  std::string text = model.digest().Hex() + " " + examples.Fingerprint() + " " +
+                     std::string(optimizer::Name(o.optimizer.kind)) + " " + std::to_string(o.batch) + " " +
+                     std::to_string(o.epochs) + " " + std::to_string(o.seed);
+  for (const double v : {o.optimizer.rate, o.optimizer.momentum, o.optimizer.beta1, o.optimizer.beta2,
+                         o.optimizer.epsilon, o.optimizer.weight_decay, o.warmup}) {
+    char exact[40];
+    std::snprintf(exact, sizeof exact, " %a", v);
+    text += exact;
+  }
   return crypto::Sha256(text).Hex();
 }
 
@@ -94,7 +99,7 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
                                            gradient::Loss loss, std::int64_t batch) {
   const auto& sig = model.signature();
   if (sig.inputs.size() != 1 || sig.inputs[0].type != DataType::kFp32 || sig.inputs[0].shape.size() != 2 ||
-      sig.inputs[0].shape[1] < 1) {
+      sig.inputs[0].shape[1] < 1 || sig.inputs[0].shape[0] != -1) {
     return InvalidArgument(model.name() + ": training takes models with one input FP32[-1,features], this one has " +
                            sig.Text());
   }
@@ -130,7 +135,7 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   ASSIGN_OR_RETURN(step->gradients_, Tensor::Zeros(DataType::kFp32, {size}));
   ASSIGN_OR_RETURN(step->loss_, Tensor::Zeros(DataType::kFp32, {}));
   std::vector<runtime::NamedView> inputs{
-      {sig.inputs[0].name, step->x_.View()}, {"target", step->target_.View()}, {"weight", step->weight_.View()}};
+      {sig.inputs[0].name, step->x_.View()}, {"target", step->target_.View()}, {"row_weight", step->weight_.View()}};
   std::vector<runtime::NamedMutableView> outputs{{"loss", step->loss_.Mutable()}};
   for (const auto& s : step->segments_) {
     const auto part = [&](Tensor& flat) {
@@ -199,6 +204,10 @@ Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const mode
       step->target().bytes.size() != classes * static_cast<std::size_t>(batch) * 4) {
     return InvalidArgument(model.name() + " is " + model.signature().Text() + ", the data have " +
                            std::to_string(features) + " features and " + std::to_string(classes) + " classes");
+  }
+  if (valid != nullptr && valid->features() != examples.features()) {
+    return InvalidArgument("the validation rows have " + std::to_string(valid->features()) +
+                           " features, the training rows " + std::to_string(examples.features()));
   }
   ASSIGN_OR_RETURN(auto optimiser, optimizer::Optimizer::Create(o.optimizer, step->parameters().size()));
   const std::string fingerprint = Fingerprint(model, examples, o);

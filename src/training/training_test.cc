@@ -104,6 +104,58 @@ TEST_F(Training, KeepsTheOldCheckpointWhenTheDiskIsFull) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir_), fs::directory_iterator()), 1);
 }
 
+TEST_F(Training, DoesNotContinueOnOtherDataOrAnotherRate) {
+  TrainOptions o{.optimizer = {.kind = optimizer::Kind::kAdam, .rate = 2e-7},
+                 .batch = 32,
+                 .epochs = 2,
+                 .checkpoint = dir_ / "c",
+                 .resume = true};
+  ASSERT_TRUE(Run(o).ok());
+  o.optimizer.rate = 1e-7;
+  EXPECT_NE(Run(o).status().message().find("of another model, data set or setting"), std::string::npos);
+  o.optimizer.rate = 2e-7;
+  EXPECT_TRUE(Run(o).ok());
+  train_.x.As<float>()[0] += 1;
+  EXPECT_NE(Run(o).status().message().find("of another model, data set or setting"), std::string::npos);
+}
+
+TEST_F(Training, DistillationShowsEveryRowBothPureAndMixed) {
+  const auto teacher = model::Model::FromBytes("t.onnx", MakePerceptron({8, 3}, 4)).value();
+  const auto session = runtime::Session::Create(engine_, teacher).value();
+  const auto e =
+      DistilledExamples::Create(train_, {session.get()}, {.slices = 2, .mirror = false, .seed = 5}, {}, [](double) {
+      }).value();
+  Random unused(1);
+  std::vector<float> x(8);
+  std::vector<float> t(3);
+  int mixed_with_itself = 0;  // one row in 700 draws itself as the other
+  for (std::int64_t i = 0; i < train_.rows(); ++i) {
+    int pure = 0;
+    for (const std::int64_t epoch : {0, 1}) {
+      e->Fill(i, epoch, unused, x, t);
+      pure += std::equal(x.begin(), x.end(), train_.Row(i).begin());
+    }
+    EXPECT_GE(pure, 1) << i;
+    mixed_with_itself += pure - 1;
+  }
+  EXPECT_LE(mixed_with_itself, 8) << "seed 5";
+}
+
+TEST_F(Training, LadderKeepsNothingOfAnotherSeed) {
+  LadderOptions o{.seed = 3, .threads = 1, .dir = dir_ / "clean", .scale = .05};
+  ASSERT_TRUE(TrainLadder(engine_, train_, valid_, o, {}, {}).ok());
+  o.dir = dir_ / "mixed";
+  o.seed = 4;
+  ASSERT_TRUE(TrainLadder(engine_, train_, valid_, o, {}, {}).ok());
+  o.seed = 3;
+  o.resume = true;
+  ASSERT_TRUE(TrainLadder(engine_, train_, valid_, o, {}, {}).ok());
+  for (const char* f : {"global-a.onnx", "device.onnx"})
+    EXPECT_EQ(data::ReadFile(dir_ / "clean" / f).value(), data::ReadFile(dir_ / "mixed" / f).value()) << f;
+  EXPECT_TRUE(LadderIsTrained(o.dir, 3, .05));
+  EXPECT_FALSE(LadderIsTrained(o.dir, 4, .05));
+}
+
 TEST_F(Training, StopsWhenTheLossExplodes) {
   const auto r = Run({.optimizer = {.rate = 1e30}, .batch = 32, .epochs = 2});
   ASSERT_FALSE(r.ok());
