@@ -1,6 +1,6 @@
 # Finds ONNX Runtime and defines the target onnxruntime::onnxruntime.
 #   -DONNXRUNTIME_ROOT=DIR (or the environment variable): DIR/include and DIR/lib of an installation of yours
-#   otherwise a system package, otherwise what tools/setup.sh cached outside the source tree
+#   otherwise what tools/setup.sh cached outside the source tree, otherwise a system package
 set(ONNXRUNTIME_ROOT "$ENV{ONNXRUNTIME_ROOT}" CACHE PATH "An installed ONNX Runtime (its include/ and lib/)")
 if(DEFINED ENV{GANGLION_CACHE})
   set(_cache "$ENV{GANGLION_CACHE}")

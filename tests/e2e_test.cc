@@ -193,6 +193,7 @@ TEST_F(Program, SaysWhatIsWrongAndExitsWithTwoOnUsageAndConfiguration) {
            {{"ganglion"}, 2, "subcommand"},
            {{"ganglion", "fly"}, 2, "fly"},
            {{"ganglion", "train", "--epochs", "0"}, 2, "epochs"},
+           {{"ganglion", "train", "--epochs", "3"}, 2, "the ladder\'s recipe is fixed; it does not take --epochs"},
            {{"ganglion", "train", "junk.onnx", "--data", "small.csv"}, 2, "junk.onnx: not an ONNX file"},
            {{"ganglion", "train", "m.onnx", "--data", "junk.csv"}, 2, "junk.csv: line 2 field 2 \"x\" is no number"},
            {{"ganglion", "train", "m.onnx", "--data", "none.csv"}, 1, "none.csv"},

@@ -89,10 +89,14 @@ Result<node::Calibrated> CalibrateTo(const node::Decision& decision, const data:
 }
 
 Result<tensor::View> AsInput(const data::Dataset& dataset, const tensor::Spec& spec, tensor::Shape* shape) {
+  if (spec.type != tensor::DataType::kFp32) {
+    return Unimplemented("data sets are FP32, input \"" + spec.name + "\" wants " + spec.Text() +
+                         "; begin with a pre graph that takes FP32");
+  }
   *shape = spec.shape;
   (*shape)[0] = dataset.rows();
   const auto count = tensor::ElementCount(*shape);
-  if (spec.type != tensor::DataType::kFp32 || !count.ok() || *count != dataset.rows() * dataset.features()) {
+  if (!count.ok() || *count != dataset.rows() * dataset.features()) {
     return InvalidArgument("the data have " + std::to_string(dataset.features()) + " features a row, input \"" +
                            spec.name + "\" wants " + spec.Text());
   }

@@ -75,7 +75,10 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code) {
       ->check(CLI::Range(.01, 1.));
   verb->add_flag("--quiet", o->quiet, "no progress bar");
   verb->callback([&context, &exit_code, o] {
-    if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("demo", s);
+    context.stops_gracefully = true;
+    auto s = Run(context, *o);
+    if (s.code() == Code::kCancelled) s = Cancelled(s.message() + "; the next run goes on there");
+    if (!s.ok()) exit_code = Fail("demo", s);
   });
 }
 

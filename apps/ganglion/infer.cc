@@ -89,6 +89,7 @@ Status Run(Context& context, const Options& o) {
     fmt::print("{}\n", line);
   }
   if (o.json) std::fputs(wire::WriteJson(all).c_str(), stdout);
+  if (context.stop.stop_requested()) return Cancelled("stopped");
   return {};
 }
 
@@ -105,6 +106,7 @@ void AddInfer(CLI::App& app, Context& context, int& exit_code) {
                    "use only stages up to this tier; what would go higher is shown as deferred");
   verb->add_flag("--json", o->json, "all answers as a JSON list");
   verb->callback([&context, &exit_code, o] {
+    context.stops_gracefully = true;
     if (auto s = Run(context, *o); !s.ok()) exit_code = Fail("infer", s);
   });
 }

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <filesystem>
 
 #include "data/file.h"
@@ -69,7 +70,10 @@ Status Run(Context& context, const Options& o) {
     return InvalidArgument((dir / "decision.yaml").string() + " exists; edit it, or --force writes a new one");
   }
   node::DecisionConfig config;
-  config.name = fs::weakly_canonical(dir).filename();
+  config.name = (fs::weakly_canonical(dir) / "").parent_path().filename();
+  for (char& c : config.name) {
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.') c = '-';
+  }
   config.dir = dir;
   for (const auto& text : o.stages) {
     ASSIGN_OR_RETURN(const auto parsed, ParseStage(text, "--stage"));
@@ -117,9 +121,14 @@ Status Run(Context& context, const Options& o) {
   }
   RETURN_IF_ERROR(data::WriteFileAtomically(dir / "decision.yaml", node::WriteDecisionFile(config)));
   // Load it as calibrate will: what does not fit together is said now.
-  ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, dir, {.with_lock = false}));
-  fmt::print("wrote {}/decision.yaml: {} stages, {} classes\n", dir.string(), config.stages.size(),
-             decision->classes());
+  auto opened = node::Decision::Open(context.engine, dir, {.with_lock = false});
+  if (!opened.ok()) {
+    fs::remove(dir / "decision.yaml", ignored);
+    return opened.status();
+  }
+  const auto& decision = *opened;
+  fmt::print("wrote {}/decision.yaml: {} stage{}, {} classes\n", dir.string(), config.stages.size(),
+             config.stages.size() == 1 ? "" : "s", decision->classes());
   for (std::size_t i = 0; i < config.stages.size(); ++i) {
     std::string files;
     for (const auto& f : decision->stage(i).files()) files += fmt::format(" {}@{}", f.file, f.digest.Short());
@@ -137,10 +146,13 @@ void AddInit(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("name", o->name, "the directory to make")->required();
   verb->add_option("--stage", o->stages,
                    "TIER=FILE, or TIER=FILE,FILE for an ensemble; from device up, once for each stage")
+      ->allow_extra_args(false)
       ->required();
   verb->add_option("--pre", o->pre,
-                   "TIER=FILE: a graph that turns the decision's input into what the stage's model takes");
-  verb->add_option("--post", o->post, "TIER=FILE: a graph that turns the model's output into logits");
+                   "TIER=FILE: a graph that turns the decision's input into what the stage's model takes")
+      ->allow_extra_args(false);
+  verb->add_option("--post", o->post, "TIER=FILE: a graph that turns the model's output into logits")
+      ->allow_extra_args(false);
   verb->add_option("--labels", o->labels, "names of the classes, one a line");
   verb->add_flag("--force", o->force, "overwrite decision.yaml");
   verb->callback([&context, &exit_code, o] {

@@ -1,9 +1,11 @@
 // The one binary: every tier, every verb.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <thread>
 
 #include "verbs.h"
@@ -34,24 +36,25 @@ Status ParseRows(const std::string& text, std::int64_t* begin, std::int64_t* end
 namespace {
 
 int Main(int argc, char** argv) {
-  // Ctrl-C asks to stop: long work ends after its current step and keeps its checkpoint. A second one ends at once.
+  // Ctrl-C asks verbs that can to stop: they end after their current step and keep what is done. A second one, or one
+  // to any other verb, ends the program at once.
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
   std::stop_source stop;
+  static std::atomic<bool> stops_gracefully = false;  // outlives main: the thread below is never joined
   std::thread([signals, stop]() mutable {
     int signal = 0;
     while (sigwait(&signals, &signal) == 0) {
-      if (!stop.request_stop()) std::_Exit(128 + signal);
+      if (!stops_gracefully || !stop.request_stop()) std::_Exit(128 + signal);
     }
   }).detach();
 
   auto engine = runtime::Engine::Create();
   if (!engine.ok()) return Fail("ganglion", engine.status());
-  Context context{*engine, stop.get_token()};
+  Context context{*engine, stop.get_token(), stops_gracefully};
 
   CLI::App app(
       "Ganglion decides at the cheapest place that can decide well enough, in time.\nExit codes: 0 done, 1 failed, 2 "
@@ -79,6 +82,13 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  } catch (const std::exception& e) {  // standard output that takes nothing, memory that is not there
+    std::fprintf(stderr, "ganglion: %s\n", e.what());
+    return 1;
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    std::fprintf(stderr, "ganglion: standard output could not be written\n");
+    return 1;
   }
   return exit_code;
 }

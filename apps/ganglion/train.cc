@@ -176,9 +176,19 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
   verb->add_flag("--resume", o->resume, "continue from the checkpoint that an interrupted run left");
   verb->add_flag("--quiet", o->quiet, "no progress bar");
   verb->add_flag("--json", o->json, "the result as JSON");
-  verb->callback([&context, &exit_code, o] {
+  verb->callback([&context, &exit_code, o, verb] {
+    context.stops_gracefully = true;
     Status status;
-    if (o->model.empty()) {
+    std::string wrong;  // options that the other kind of training would heed
+    for (const char* name : {"--rows", "--valid", "--optimiser", "--rate", "--momentum", "--weight-decay", "--batch",
+                             "--epochs", "--mirror", "--json"}) {
+      if (o->model.empty() && verb->count(name) > 0) wrong += std::string(" ") + name;
+    }
+    if (!o->model.empty() && verb->count("--threads") > 0) wrong += " --threads";
+    if (!wrong.empty()) {
+      status = InvalidArgument(
+          (o->model.empty() ? "the ladder's recipe is fixed; it does not take" : "one model does not take") + wrong);
+    } else if (o->model.empty()) {
       const fs::path dir = o->out.empty() ? "out/fashion" : o->out;
       status = TrainFashionLadder(
           context, {o->data.empty() ? kFashion : o->data, dir, o->seed, o->threads, 1, o->resume, o->quiet});
@@ -188,6 +198,7 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
     } else {
       status = TrainOne(context, *o);
     }
+    if (status.code() == Code::kCancelled) status = Cancelled(status.message() + "; --resume continues there");
     if (!status.ok()) exit_code = Fail("train", status);
   });
 }

@@ -2,6 +2,7 @@
 // configuration (this one mostly decided by CLI11 before they run).
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <stop_token>
@@ -19,10 +20,12 @@ namespace ganglion::app {
 // What main builds once and hands to whichever verb runs.
 struct Context {
   std::shared_ptr<runtime::Engine> engine;
-  std::stop_token stop;  // Ctrl-C, SIGTERM
+  std::stop_token stop;                 // Ctrl-C, SIGTERM
+  std::atomic<bool>& stops_gracefully;  // set by a verb that heeds `stop`; else a signal ends the program
 };
 
-// Prints "verb: message" to standard error. INVALID_ARGUMENT and FAILED_PRECONDITION about configuration exit with 2.
+// Prints "verb: message" to standard error. 2 for INVALID_ARGUMENT and UNIMPLEMENTED (usage, configuration, files that
+// are not what they should be), else 1.
 int Fail(const std::string& verb, const Status& status);
 
 // Each registers its options and returns its command to run it by.

@@ -26,6 +26,10 @@
 
 namespace ganglion {
 
+namespace tensor {
+struct View;
+}
+
 struct Answer {
   enum class Kind {
     kAccepted,  // within the certified promise
@@ -70,6 +74,7 @@ class GANGLION_API Decider {
  private:
   struct Impl;
   explicit Decider(std::unique_ptr<Impl> impl);
+  static bool DecideViews(const Impl& d, std::span<const tensor::View> views, Answer* answer, std::string* error);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -231,6 +231,17 @@ TEST_F(Files, KeepTheOldContentWhenTheNewDoesNotFit) {
   EXPECT_EQ(ReadFile(path).value(), "new");
 }
 
+TEST_F(Files, ThatAreLinksOrDevicesStayWhatTheyAre) {
+  const std::string target = Write("target", "old");
+  fs::create_symlink("target", dir_ / "link");
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "link", "new").ok());
+  EXPECT_TRUE(fs::is_symlink(dir_ / "link"));
+  EXPECT_EQ(ReadFile(target).value(), "new");
+  ASSERT_TRUE(WriteFileAtomically("/dev/null", "x").ok());
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
+  EXPECT_FALSE(WriteFileAtomically("/dev/full", "x").ok());
+}
+
 TEST_F(Files, BecomeDatasets) {
   Write("t-images-idx3-ubyte", Idx({2, 1, 2}, std::string("\0\xff\x33\0", 4)));
   Write("t-labels-idx1-ubyte", Idx({2}, std::string("\3\1", 2)));

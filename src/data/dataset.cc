@@ -1,6 +1,7 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <numeric>
@@ -46,7 +47,8 @@ struct Raw {
 
 Result<Raw> LoadRaw(const std::string& path, bool want_labels) {
   Raw raw;
-  const std::string extension = fs::path(path).extension();
+  std::string extension = fs::path(path).extension();
+  for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   if (extension == ".npz") {
     ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
     ASSIGN_OR_RETURN(auto npz, ParseNpz(std::as_bytes(std::span(bytes))));

@@ -5,12 +5,15 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
 namespace ganglion::data {
 namespace {
+
+std::atomic<unsigned> next_temporary = 0;
 
 std::string Reason(int error) { return std::strerror(error); }
 
@@ -51,18 +54,36 @@ Result<std::string> ReadFile(const std::filesystem::path& path, std::size_t limi
   return bytes;
 }
 
-Status WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes) {
+Status WriteFileAtomically(const std::filesystem::path& asked, std::string_view bytes) {
+  // A link keeps pointing where it did: the file behind it is replaced.
+  std::error_code none;
+  const std::filesystem::path real = std::filesystem::canonical(asked, none);
+  const std::filesystem::path path = none ? asked : real;
   if (path.has_parent_path()) RETURN_IF_ERROR(MakeDirectories(path.parent_path()));
-  std::string temporary = path.string() + ".XXXXXX";
-  const int fd = mkstemp(temporary.data());
-  if (fd < 0) return Unavailable("cannot write beside " + path.string() + ": " + Reason(errno));
-  int error = 0;
-  for (std::size_t at = 0; at < bytes.size() && error == 0;) {
-    const ssize_t n = ::write(fd, bytes.data() + at, bytes.size() - at);
-    if (n < 0 && errno != EINTR) error = errno;
-    if (n > 0) at += static_cast<std::size_t>(n);
+  const auto write_all = [&](int fd) {
+    for (std::size_t at = 0; at < bytes.size();) {
+      const ssize_t n = ::write(fd, bytes.data() + at, bytes.size() - at);
+      if (n < 0 && errno != EINTR) return errno;
+      if (n > 0) at += static_cast<std::size_t>(n);
+    }
+    return 0;
+  };
+  // A device or a pipe is written to, not replaced.
+  if (std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none)) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    int error = fd < 0 ? errno : write_all(fd);
+    if (fd >= 0 && ::close(fd) != 0 && error == 0) error = errno;
+    return error == 0 ? Status() : Unavailable("cannot write " + path.string() + ": " + Reason(error));
   }
-  if (error == 0 && fchmod(fd, 0644) != 0) error = errno;
+  std::string temporary;
+  int fd = -1;
+  for (int attempt = 0; attempt < 100 && fd < 0; ++attempt) {
+    temporary = path.string() + "." + std::to_string(::getpid()) + "." + std::to_string(next_temporary++);
+    fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);  // the umask has its say
+    if (fd < 0 && errno != EEXIST) break;
+  }
+  if (fd < 0) return Unavailable("cannot write beside " + path.string() + ": " + Reason(errno));
+  int error = write_all(fd);
   if (error == 0 && fsync(fd) != 0) error = errno;
   if (::close(fd) != 0 && error == 0) error = errno;
   if (error == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
@@ -70,6 +91,12 @@ Status WriteFileAtomically(const std::filesystem::path& path, std::string_view b
     ::unlink(temporary.c_str());
     return Status(error == ENOSPC || error == EDQUOT || error == EFBIG ? Code::kResourceExhausted : Code::kUnavailable,
                   "cannot write " + path.string() + ": " + Reason(error) + "; what was there before is unchanged");
+  }
+  // The rename itself must survive a power cut; where the folder cannot be opened the file is still whole.
+  const std::string folder = path.has_parent_path() ? path.parent_path().string() : ".";
+  if (const int dir = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); dir >= 0) {
+    ::fsync(dir);
+    ::close(dir);
   }
   return {};
 }

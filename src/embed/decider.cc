@@ -79,6 +79,14 @@ bool Finish(const Result<node::Decided>& decided, Answer* answer, std::string* e
 
 }  // namespace
 
+bool Decider::DecideViews(const Impl& d, std::span<const tensor::View> views, Answer* answer, std::string* error) {
+  try {
+    return Finish(d.decision->Decide(views, d.clock, d.clock.Now() + d.deadline), answer, error);
+  } catch (const std::exception& e) {  // memory that is not there; nothing may cross into a C caller
+    return Refuse(ResourceExhausted(e.what()), error);
+  }
+}
+
 bool Decider::Decide(std::span<const float> input, Answer* answer, std::string* error) const {
   const Impl& d = *impl_;
   if (!d.row_shape)
@@ -89,7 +97,7 @@ bool Decider::Decide(std::span<const float> input, Answer* answer, std::string* 
         error);
   }
   const tensor::View view{tensor::DataType::kFp32, *d.row_shape, std::as_bytes(input)};
-  return Finish(d.decision->Decide({&view, 1}, d.clock, d.clock.Now() + d.deadline), answer, error);
+  return DecideViews(d, {&view, 1}, answer, error);
 }
 
 bool Decider::Decide(std::span<const TensorRef> inputs, Answer* answer, std::string* error) const {
@@ -109,7 +117,7 @@ bool Decider::Decide(std::span<const TensorRef> inputs, Answer* answer, std::str
     }
     views.push_back({*type, t.shape, t.bytes});
   }
-  return Finish(d.decision->Decide(views, d.clock, d.clock.Now() + d.deadline), answer, error);
+  return DecideViews(d, views, answer, error);
 }
 
 std::size_t Decider::input_size() const { return impl_->row_size; }

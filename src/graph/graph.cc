@@ -114,6 +114,10 @@ struct GraphCheck {
         if (a.has_t()) RETURN_IF_ERROR(CheckTensor(a.t(), "attribute \"" + a.name() + "\" of " + Describe(n, i)));
         for (const auto& t : a.tensors())
           RETURN_IF_ERROR(CheckTensor(t, "attribute \"" + a.name() + "\" of " + Describe(n, i)));
+        if (a.has_sparse_tensor() || a.sparse_tensors_size() > 0) {
+          return Unimplemented("attribute \"" + a.name() + "\" of " + Describe(n, i) +
+                               " is a sparse tensor; make it dense");
+        }
         if (a.has_g()) RETURN_IF_ERROR(Check(a.g(), depth + 1));
         for (const auto& sub : a.graphs()) RETURN_IF_ERROR(Check(sub, depth + 1));
       }

@@ -66,6 +66,16 @@ TEST(Parse, RefusesDataOutsideTheFileInAttributesAndSubgraphs) {
   EXPECT_NE(Reparse(model).message().find("outside the file"), std::string::npos);
 }
 
+// A sparse constant could keep its values outside the file, where the digest does not reach.
+TEST(Parse, RefusesSparseConstants) {
+  auto model = Linear();
+  auto* a = model.mutable_graph()->mutable_node(0)->add_attribute();
+  a->set_name("sparse_value");
+  a->set_type(onnx::AttributeProto::SPARSE_TENSOR);
+  a->mutable_sparse_tensor()->mutable_values()->set_data_location(onnx::TensorProto::EXTERNAL);
+  EXPECT_NE(Reparse(model).message().find("is a sparse tensor"), std::string::npos);
+}
+
 TEST(Parse, RefusesSizesThatLie) {
   auto model = Linear();
   model.mutable_graph()->mutable_initializer(0)->set_dims(0, 3);

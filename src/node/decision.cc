@@ -161,7 +161,7 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
     now = clock.Now();
     if (ran.ok()) {
       d.label = judgement.label;
-      d.confidence = judgement.confidence;
+      d.confidence = std::max(judgement.confidence, 0.f);
       d.stage = step.stage;
       d.tier = policy_.stages[step.stage].tier;
       step = cascade.OnAnswer(judgement.label, judgement.confidence, now);
@@ -178,7 +178,7 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
   }
   d.kind = step.answer.degraded ? Decided::Kind::kDegraded : Decided::Kind::kAccepted;
   d.label = step.answer.label;
-  d.confidence = step.answer.confidence;
+  d.confidence = std::max(step.answer.confidence, 0.f);
   d.stage = step.answer.stage;
   d.tier = policy_.stages[d.stage].tier;
   d.reason = step.answer.reason;

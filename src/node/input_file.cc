@@ -86,6 +86,10 @@ Result<std::vector<Tensor>> FromImage(const DecisionConfig& config, std::span<co
     const auto& s = image.shape();
     seen = fmt::format("{}x{}", s[1], s[0]);
     if (s[0] * s[1] * channels != row) continue;
+    // Where the input says height and width, as many pixels in another form will not do.
+    const std::size_t rank = spec.shape.size();
+    const std::size_t first = rank == 4 && spec.shape[1] == channels ? 2 : 1;
+    if (rank >= 3 && (spec.shape[first] != s[0] || spec.shape[first + 1] != s[1])) continue;
     // Channels last as decoded; first where the input says so.
     if (channels == 3 && spec.shape.size() == 4 && spec.shape[1] == 3) {
       ASSIGN_OR_RETURN(Tensor planes, Tensor::Zeros(DataType::kUint8, {3, s[0], s[1]}));
@@ -172,6 +176,11 @@ Result<std::vector<Tensor>> ParseJsonInputs(const DecisionConfig& config, const 
       if (name == spec.name) found = &e;
     }
     if (found == nullptr) return InvalidArgument(fmt::format("input \"{}\" is missing", spec.name));
+    if (found->contains("datatype")) {
+      ASSIGN_OR_RETURN(const std::string type, wire::GetString(*found, "datatype"));
+      if (type != tensor::Name(spec.type))
+        return InvalidArgument(fmt::format("input \"{}\" says it is {}, want {}", spec.name, type, spec.Text()));
+    }
     ASSIGN_OR_RETURN(const wire::Json* values, wire::GetArray(*found, "data"));
     ASSIGN_OR_RETURN(Tensor t, FromJson(*values));
     if (found->contains("shape")) {

@@ -213,7 +213,7 @@ Result<Lock> LoadLock(const std::filesystem::path& dir) {
 
 Status Certifies(const Lock& lock, const DecisionConfig& config, const std::vector<const Stage*>& stages) {
   const std::string& decision = config.name;
-  const std::string again = " Run ganglion calibrate " + decision + ".";
+  const std::string again = " Run ganglion calibrate " + config.dir.string() + ".";
   if (lock.decision != decision)
     return FailedPrecondition(decision + ": decision.lock is of \"" + lock.decision + "\"." + again);
   if (lock.inputs != config.inputs)

@@ -502,10 +502,10 @@ TEST_F(Node, TopologyFileOverridesTheTable) {
   ASSERT_TRUE(t.ok()) << t.status().message();
   EXPECT_EQ(t->at(topology::Tier::kEdge).MeanRoundTrip(), std::chrono::milliseconds(2));
   EXPECT_EQ(t->at(topology::Tier::kRegion).price, .01);
-  Write("bad.yaml", "edge: {latency: [3ms, 1ms], price: -1, availability: 2}\nmoon: {}\n");
+  Write("bad.yaml", "edge: {latency: [3ms, 1ms], price: -1, availability: 2}\nmoon: {}\nregion: 3\n");
   const std::string m = LoadTopologyFile(dir_ / "bad.yaml").status().message();
-  for (const char* e :
-       {"edge.latency must be two times", "edge.price must be at least 0", "edge.availability", "moon is unknown"})
+  for (const char* e : {"edge.latency must be two times", "edge.price must be at least 0", "edge.availability",
+                        "moon is unknown", "region must be a mapping"})
     EXPECT_NE(m.find(e), std::string::npos) << m;
 }
 

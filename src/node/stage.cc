@@ -264,11 +264,16 @@ Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   // in a batch (dynamic quantisation does that) give other numbers together than alone: these are scored row by row.
   std::int64_t chunk = batches_ ? 512 : 1;
   if (chunk > 1 && rows > 1) {
-    std::vector<float> alone(classes_);
-    std::vector<float> own(1);
-    RETURN_IF_ERROR(ScoreChunk(inputs, 0, 1, alone, own));
-    const Status together = score(0, std::min(rows, chunk));
-    if (!together.ok() || std::memcmp(alone.data(), all.z.data(), classes_ * sizeof(float)) != 0) chunk = 1;
+    const std::int64_t end = std::min(rows, chunk);
+    const Status together = score(0, end);
+    if (!together.ok()) chunk = 1;
+    for (const std::int64_t row : {std::int64_t{0}, end - 1}) {
+      std::vector<float> alone(classes_);
+      std::vector<float> own(1);
+      RETURN_IF_ERROR(ScoreChunk(inputs, row, row + 1, alone, own));
+      const float* in_batch = all.z.data() + static_cast<std::size_t>(row) * classes_;
+      if (std::memcmp(alone.data(), in_batch, classes_ * sizeof(float)) != 0) chunk = 1;
+    }
   }
   for (std::int64_t begin = 0; begin < rows; begin += chunk)
     RETURN_IF_ERROR(score(begin, std::min(rows, begin + chunk)));

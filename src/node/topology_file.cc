@@ -15,6 +15,10 @@ Result<topology::Topology> LoadTopologyFile(const std::filesystem::path& path) {
     const std::string name(topology::Name(tier));
     const YAML::Node node = y.root().IsMap() ? y.root()[name] : YAML::Node();
     if (!node.IsDefined() || node.IsNull()) continue;
+    if (!node.IsMap()) {
+      y.Error(node, name + " must be a mapping, for example {latency: [5ms, 20ms], price: 0.001}");
+      continue;
+    }
     auto& profile = topology.at(tier);
     y.KnownKeys(node, name + ".", {"latency", "price", "availability"});
     const YAML::Node latency = node.IsMap() ? node["latency"] : YAML::Node(YAML::NodeType::Undefined);

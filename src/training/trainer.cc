@@ -231,9 +231,9 @@ Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const mode
     double loss_sum = 0;
     for (std::int64_t s = 0; s < steps; ++s) {
       if (stop.stop_requested()) {
-        return Cancelled(o.checkpoint.empty() || epoch == 0 ? "stopped before the first whole epoch"
-                                                            : "stopped; " + o.checkpoint.string() + " holds epoch " +
-                                                                  std::to_string(epoch) + ", --resume continues there");
+        return Cancelled(o.checkpoint.empty() || epoch == 0
+                             ? "stopped before the first whole epoch"
+                             : "stopped; " + o.checkpoint.string() + " holds epoch " + std::to_string(epoch) + "");
       }
       const std::int64_t begin = s * batch;
       const auto rows = static_cast<std::size_t>(std::min(batch, examples.count() - begin));
