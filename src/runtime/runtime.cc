@@ -5,12 +5,12 @@
 
 #include "base/check.h"
 
-#if defined(__has_feature)
+#if defined(__SANITIZE_ADDRESS__)  // gcc
+#define GANGLION_LEAK_CHECK 1
+#elif defined(__has_feature)  // clang
 #if __has_feature(address_sanitizer)
 #define GANGLION_LEAK_CHECK 1
 #endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define GANGLION_LEAK_CHECK 1
 #endif
 #ifdef GANGLION_LEAK_CHECK
 #include <sanitizer/lsan_interface.h>
@@ -155,8 +155,8 @@ Result<std::shared_ptr<Engine>> Engine::Create() {
   }
   std::shared_ptr<Engine> engine(new Engine);
 #ifdef GANGLION_LEAK_CHECK
-  // ONNX Runtime 1.30 keeps 14 bytes that it makes with its environment. Only this call is exempt: a value of ours that
-  // is never released still shows.
+  // ONNX Runtime 1.30 keeps 14 bytes that it makes with its environment. Only that is exempt: a session or value of
+  // ours that is never released still shows.
   const __lsan::ScopedDisabler exempt;
 #endif
   RETURN_IF_ERROR(Convert(Api().CreateEnv(ORT_LOGGING_LEVEL_FATAL, "ganglion", &engine->env_), "ONNX Runtime"));
