@@ -38,13 +38,11 @@ asan:            ## every test under AddressSanitizer and UndefinedBehaviorSanit
 	cmake --build --preset asan -j $(JOBS)
 	cd build/asan && ctest --output-on-failure -j $(JOBS)
 
-# ONNX Runtime is not instrumented: what it does inside is not looked at; races in our own code are (test race_bites).
-TSAN_OPTIONS ?= ignore_noninstrumented_modules=1
 tsan:            ## every test under ThreadSanitizer
 	$(RUN) build
 	cmake --preset tsan -Wno-dev
 	cmake --build --preset tsan -j $(JOBS)
-	cd build/tsan && TSAN_OPTIONS="$(TSAN_OPTIONS)" ctest --output-on-failure -j $(JOBS)
+	cd build/tsan && ctest --output-on-failure -j $(JOBS)
 
 FUZZ_SECONDS ?= 60
 fuzz:            ## each parser of outside bytes under libFuzzer, FUZZ_SECONDS each

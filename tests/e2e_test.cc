@@ -225,6 +225,22 @@ TEST_F(Program, WritesTheTrainingStepOfAModel) {
   EXPECT_GT(Read("step.onnx").size(), 300u);
 }
 
+// ONNX Runtime's official builds carry a telemetry client. It must not wake up: no database in the user's cache, no
+// log.
+TEST_F(Program, StartsNoTelemetry) {
+  Write("m.onnx", training::MakePerceptron({4, 3}, 1));
+  const char* home = getenv("HOME");
+  const std::string before = home == nullptr ? "" : home;
+  setenv("HOME", dir_.c_str(), 1);
+  unsetenv("XDG_CACHE_HOME");
+  const pid_t pid = Start({"ganglion", "gradient", "m.onnx"});
+  const auto r = Wait(pid);
+  setenv("HOME", before.c_str(), 1);
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_FALSE(fs::exists(dir_ / ".cache"));
+  EXPECT_FALSE(fs::exists(fs::temp_directory_path() / ("mat-debug-" + std::to_string(pid) + ".log")));
+}
+
 // The main job on the real images, with a twentieth of the training: the whole way, not its figures.
 TEST_F(Program, DemoRunsOnTheRealImages) {
   if (!fs::exists("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"))

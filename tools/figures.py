@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Turns out/bench/*.json into docs/figures.md. Run `make bench` first; usage: tools/figures.py [OUT_BENCH] > docs/figures.md"""
+import json
+import sys
+from pathlib import Path
+
+ORDER = ["demo", "certify", "local", "train"]
+INTRO = {
+    "demo": "`make bench-demo`. The ladder's accuracy on the 10,000 test images, and the cascade (device, edge, region, global) against sending\n"
+    "everything to the global tier. Round trips are drawn uniformly from the default topology; a ratio is the cloud's value over the cascade's.",
+    "certify": "`make bench-certify`. 1,000 calibration sets are drawn with replacement from the real model outputs on 20,000 images that no\n"
+    "training saw, certified as `ganglion calibrate` does, and judged exactly on that population. At most 130 sets may break their promise\n"
+    "(the .999 quantile of Bin(1000, .1)); the plug-in rule and three planted mistakes must exceed that. The ratio is to the oracle's share.",
+    "local": "`make bench-local`. `Decider::Decide` that answers at the first stage against the bare run of the same model through ONNX Runtime's\n"
+    "C interface, alternating in one process. Overhead is the difference of the medians.",
+    "train": "`make bench-train`. A training step (gradients and update) on one thread against PyTorch of Debian 12 with OpenBLAS, in turns of 100\n"
+    "steps. A ratio is PyTorch's time over ours.",
+}
+
+
+def number(x):
+    return f"{x:,.4g}" if abs(x) < 1e5 else f"{x:,.0f}"
+
+
+def main():
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "out/bench")
+    print("# Figures, as measured\n")
+    print("Written by `tools/figures.py` from what `make bench` left under `out/bench`. Ratios are paired in one run on one machine; absolute")
+    print("times are that machine's and vary between runs. A goal with an x is about the ratio.\n")
+    for name in ORDER:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        report = json.loads(path.read_text())
+        print(f"## {name}\n\n{INTRO[name]}\n\nMachine: {report['machine']}. Commit: {report['commit']}.\n")
+        print("| figure | measured | unit | ratio | goal | |\n|---|---|---|---|---|---|")
+        for f in report["figures"]:
+            ratio = "" if f["ratio"] is None else f"{f['ratio']:.2f}x"
+            goal = f["goal"] or ""
+            holds = "" if f["holds"] is None else "holds" if f["holds"] else "**missed**"
+            print(f"| {f['id']} | {number(f['value'])} | {f['unit']} | {ratio} | {goal} | {holds} |")
+        print()
+
+
+main()
