@@ -73,6 +73,19 @@ double NiceStep(double top) {
   return 10 * power;
 }
 
+// Horizontal lines from 0 to `top`, with their values in percent.
+std::string PercentGrid(const Plot& p, double top) {
+  const double step = NiceStep(top);
+  std::string svg;
+  for (int i = 0; i * step <= top * 1.0001; ++i) {
+    const double y = p.Y(i * step / top);
+    svg += fmt::format("<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", p.X(0), p.X(1), y, y);
+    svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{:g}%</text>", p.X(0) - 6, y + 4,
+                       std::round(i * step * 1e5) / 1e3);
+  }
+  return svg;
+}
+
 std::string RiskCoverage(const Report& r) {
   const Plot p;
   const double top = std::max(r.promise.limit * 3, r.chosen_risk * 1.5);
@@ -84,13 +97,7 @@ std::string RiskCoverage(const Report& r) {
   left = std::clamp(std::floor(left * 10 - 1) / 10, 0., .9);
   const auto across = [&](double coverage) { return (coverage - left) / (1 - left); };
   std::string svg = "<svg viewBox=\"0 0 480 268\" role=\"img\" aria-label=\"risk against coverage\">";
-  const double step = NiceStep(top);
-  for (double v = 0; v <= top * 1.0001; v += step) {
-    svg += fmt::format(
-        "<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{}\" y=\"{:.1f}\" "
-        "text-anchor=\"end\">{:g}%</text>",
-        p.X(0), p.X(1), p.Y(v / top), p.Y(v / top), p.X(0) - 6, p.Y(v / top) + 4, std::round(v * 1e5) / 1e3);
-  }
+  svg += PercentGrid(p, top);
   for (const double u : {0., .25, .5, .75, 1.}) {
     svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:g}%</text>", p.X(u), p.Y(0) + 18,
                        std::round((left + u * (1 - left)) * 1e3) / 10);
@@ -157,13 +164,7 @@ std::string Histogram(const Report& r) {
   double top = 1e-9;
   for (const auto* bins : {&cascade, &cloud}) top = std::max(top, *std::max_element(bins->begin(), bins->end()));
   std::string svg = "<svg viewBox=\"0 0 480 268\" role=\"img\" aria-label=\"latency histogram\">";
-  const double step = NiceStep(top);
-  for (double v = 0; v <= top * 1.0001; v += step) {
-    svg += fmt::format(
-        "<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{}\" y=\"{:.1f}\" "
-        "text-anchor=\"end\">{:g}%</text>",
-        p.X(0), p.X(1), p.Y(v / top), p.Y(v / top), p.X(0) - 6, p.Y(v / top) + 4, std::round(v * 1e4) / 1e2);
-  }
+  svg += PercentGrid(p, top);
   for (const double ms : {1., 3., 10., 30., 100., 300., 1000.}) {
     svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{:g}</text>",
                        p.X((std::log(ms) - low) / (high - low)), p.Y(0) + 18, ms);

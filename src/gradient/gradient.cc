@@ -27,7 +27,7 @@ bool IsSoftmaxLoss(Loss loss) { return loss != Loss::kSquaredError; }
 
 // The value the loss is taken on: the model's first output, or what its final (Log)Softmax reads.
 std::string Head(const onnx::GraphProto& g, Loss loss) {
-  const std::string out = g.output(0).name();
+  const std::string& out = g.output(0).name();
   if (!IsSoftmaxLoss(loss)) return out;
   for (int i = 0; i < g.node_size(); ++i) {
     const auto& n = g.node(i);

@@ -358,7 +358,7 @@ void GraphBuilder::Rename(const std::string& from, const std::string& to) {
 }
 
 std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> inputs,
-                               std::vector<Attribute> attributes, const std::string& output) {
+                               const std::vector<Attribute>& attributes, const std::string& output) {
   auto* n = graph_->add_node();
   n->set_op_type(op);
   for (auto& in : inputs) n->add_input(std::move(in));

@@ -97,8 +97,8 @@ class GraphBuilder {
   void Rename(const std::string& from, const std::string& to);
 
   // Appends a node with one output and returns the output's name; `output` forces the name.
-  std::string Node(const std::string& op, std::vector<std::string> inputs, std::vector<Attribute> attributes = {},
-                   const std::string& output = "");
+  std::string Node(const std::string& op, std::vector<std::string> inputs,
+                   const std::vector<Attribute>& attributes = {}, const std::string& output = "");
 
  private:
   std::string Fresh(const std::string& hint);

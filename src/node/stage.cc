@@ -300,7 +300,7 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
       const std::size_t slot = g.first_output + i;
       if (needed_[slot]) out.push_back({signature.outputs[i].name, lane->slots_[slot].Mutable()});
     }
-    auto binding = g.session->Bind(std::move(in), std::move(out));
+    auto binding = g.session->Bind(in, out);
     if (!binding.ok()) return nullptr;
     lane->bindings_.push_back(std::move(*binding));
   }

@@ -237,7 +237,8 @@ Status Binding::Run() {
   return Convert(status, b.model_name);
 }
 
-Result<Binding> Session::Bind(std::vector<NamedView> inputs, std::vector<NamedMutableView> outputs) const {
+Result<Binding> Session::Bind(const std::vector<NamedView>& inputs,
+                              const std::vector<NamedMutableView>& outputs) const {
   auto impl = std::make_unique<Binding::Impl>();
   impl->session = session_;
   impl->model_name = name_;

@@ -93,7 +93,7 @@ class Session {
   Result<std::vector<tensor::Tensor>> Run(std::span<const tensor::View> inputs) const;
 
   // Fixes memory for later runs. Names must be inputs and outputs of the model; outputs not named are not computed.
-  Result<Binding> Bind(std::vector<NamedView> inputs, std::vector<NamedMutableView> outputs) const;
+  Result<Binding> Bind(const std::vector<NamedView>& inputs, const std::vector<NamedMutableView>& outputs) const;
 
  private:
   Session() = default;

@@ -63,7 +63,7 @@ class Tensor {
   static Result<Tensor> Zeros(DataType type, Shape shape);
   // Takes the numbers as they are. Refuses a count that does not match the shape.
   template <typename T>
-  static Result<Tensor> From(Shape shape, std::span<const T> values) {
+  static Result<Tensor> From(Shape shape, std::span<const T> values) {  // NOLINT: shape is moved on
     return FromBytes(DataTypeOf<T>::value, std::move(shape), std::as_bytes(values));
   }
   static Result<Tensor> FromBytes(DataType type, Shape shape, std::span<const std::byte> bytes);

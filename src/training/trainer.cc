@@ -152,7 +152,7 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
     inputs.push_back({s.name, value});
     outputs.push_back({"grad." + s.name, part(step->gradients_)});
   }
-  ASSIGN_OR_RETURN(auto binding, step->session_->Bind(std::move(inputs), std::move(outputs)));
+  ASSIGN_OR_RETURN(auto binding, step->session_->Bind(inputs, outputs));
   step->binding_ = std::make_unique<runtime::Binding>(std::move(binding));
   return step;
 }
@@ -193,8 +193,8 @@ Result<double> Accuracy(const runtime::Session& session, const data::Dataset& da
 }
 
 Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
-                      const Examples& examples, const data::Dataset* valid, const TrainOptions& o, std::stop_token stop,
-                      const std::function<void(const Progress&)>& on_progress) {
+                      const Examples& examples, const data::Dataset* valid, const TrainOptions& o,
+                      const std::stop_token& stop, const std::function<void(const Progress&)>& on_progress) {
   if (o.epochs < 1) return InvalidArgument("epochs must be at least 1, got " + std::to_string(o.epochs));
   const std::int64_t batch = std::min(o.batch, examples.count());
   ASSIGN_OR_RETURN(const auto step, Step::Create(engine, model, gradient::Loss::kSoftmaxCrossEntropyDense, batch));

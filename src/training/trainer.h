@@ -58,7 +58,7 @@ struct Trained {
 // last whole epoch.
 Result<Trained> Train(const std::shared_ptr<runtime::Engine>& engine, const model::Model& model,
                       const Examples& examples, const data::Dataset* valid, const TrainOptions& options,
-                      std::stop_token stop, const std::function<void(const Progress&)>& on_progress);
+                      const std::stop_token& stop, const std::function<void(const Progress&)>& on_progress);
 
 // The share of rows whose largest output is their label.
 Result<double> Accuracy(const runtime::Session& session, const data::Dataset& dataset);
