@@ -96,16 +96,16 @@ install_onnxruntime() {
   local deb; deb="$(ls "$work"/"$ORT_HEADERS"_*.deb)"
   verify "$deb" "$ORT_HEADERS_SHA256"
 
-  mkdir -p "$work/root/lib"
+  mkdir -p "$work/tree/lib"
   tar -xzf "$work/onnxruntime-node-$ORT_VERSION.tgz" -C "$work" "package/bin/napi-v6/linux/$arch/libonnxruntime.so.1" package/LICENSE 2>/dev/null ||
     tar -xzf "$work/onnxruntime-node-$ORT_VERSION.tgz" -C "$work" "package/bin/napi-v6/linux/$arch/libonnxruntime.so.1"
-  mv "$work/package/bin/napi-v6/linux/$arch/libonnxruntime.so.1" "$work/root/lib/"
-  ln -s libonnxruntime.so.1 "$work/root/lib/libonnxruntime.so"
+  mv "$work/package/bin/napi-v6/linux/$arch/libonnxruntime.so.1" "$work/tree/lib/"
+  ln -s libonnxruntime.so.1 "$work/tree/lib/libonnxruntime.so"
   dpkg-deb -x "$deb" "$work/deb"
-  mv "$work/deb/usr/include/onnxruntime" "$work/root/include"
+  mv "$work/deb/usr/include/onnxruntime" "$work/tree/include"
   rm -rf "$target"
-  touch "$work/root/complete"
-  mv "$work/root" "$target"
+  touch "$work/tree/complete"
+  mv "$work/tree" "$target"
 }
 
 what="${1:-build}"
