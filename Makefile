@@ -49,11 +49,11 @@ tsan:            ## every test under ThreadSanitizer
 	cd build/tsan && TSAN_OPTIONS="$(TSAN_OPTIONS)" ctest --output-on-failure -j $(JOBS)
 
 FUZZ_SECONDS ?= 60
-fuzz:            ## each parser of outside bytes under libFuzzer, FUZZ_SECONDS each
+fuzz: build      ## each parser of outside bytes under libFuzzer, FUZZ_SECONDS each
 	$(RUN) fuzz
 	cmake --preset fuzz -Wno-dev
 	cmake --build --preset fuzz -j $(JOBS)
-	tools/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+	tools/fuzz.sh build/fuzz $(FUZZ_SECONDS) $(BUILD)
 
 format:          ## rewrite the sources in the project's style
 	$(RUN) check

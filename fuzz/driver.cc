@@ -1,7 +1,9 @@
 // Runs a fuzz target over its seeds, every truncation of short ones, and random changes of them. For the test suite;
-// `make fuzz` uses libFuzzer, which knows what it has covered. Usage: fuzz_NAME RUNS [SEED]
+// `make fuzz` uses libFuzzer, which knows what it has covered. Usage: fuzz_NAME RUNS [SEED] | fuzz_NAME write DIR
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <string>
 
 #include "base/random.h"
 #include "target.h"
@@ -13,6 +15,13 @@ void RunOne(const std::string& s) { LLVMFuzzerTestOneInput(reinterpret_cast<cons
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 3 && std::string(argv[1]) == "write") {  // the seeds as files, for libFuzzer to begin with
+    int n = 0;
+    for (const auto& seed : Seeds()) {
+      std::ofstream(std::string(argv[2]) + "/seed" + std::to_string(n++), std::ios::binary) << seed;
+    }
+    return 0;
+  }
   const long runs = argc > 1 ? std::atol(argv[1]) : 1000;
   const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
   std::printf("seed %llu, %ld runs\n", static_cast<unsigned long long>(seed), runs);
