@@ -125,6 +125,7 @@ std::string Summary(const node::Lock& lock) {
   }
   const std::string measure(calibration::RiskName(lock.promise.kind));
   const double trials = lock.promise.kind == calibration::PromiseKind::kError ? static_cast<double>(lock.accepted) : n;
+  if (lock.stages.size() == 1) return text;
   if (!lock.holds) return text + fmt::format("; {} not certified", measure);
   return text + fmt::format("; {} {:.4f}, certified <= {:g} at {:g}%", measure,
                             static_cast<double>(lock.broken) / std::max(trials, 1.), lock.promise.limit,

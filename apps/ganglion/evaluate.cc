@@ -71,8 +71,9 @@ std::string ToText(const evaluation::Report& r, bool colour) {
   std::string text = Paint(fmt::format("{}: {} decisions, {}_at_most {:g} with probability {:g}", r.decision,
                                        Thousands(r.rows), measure, r.promise.limit, 1 - r.promise.delta),
                            Colour::kBold, colour);
-  text += r.certified ? fmt::format(", certified on {} rows\n\n", Thousands(r.certifying_rows))
-                      : Paint(" NOT certified: nothing is accepted below the top\n\n", Colour::kYellow, colour);
+  text += r.tiers.size() == 1 ? std::string("; one stage answers everything, nothing to certify\n\n")
+          : r.certified       ? fmt::format(", certified on {} rows\n\n", Thousands(r.certifying_rows))
+                              : Paint(" NOT certified: nothing is accepted below the top\n\n", Colour::kYellow, colour);
   Table tiers({"tier", "decided", "share", "error", "certified", "p50", "p99", "sent up", "cost"});
   for (const auto& t : r.tiers) {
     const bool top = t.stage + 1 == r.tiers.size();

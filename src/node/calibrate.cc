@@ -238,7 +238,10 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
     }
     lock.stages.push_back(std::move(stage));
   }
-  if (!lock.holds) {
+  if (config.stages.size() == 1) {
+    result.remarks.push_back(config.name +
+                             " has one stage: it answers every request, and there is nothing to certify.");
+  } else if (!lock.holds) {
     result.remarks.insert(
         result.remarks.begin(),
         fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The loosest that was tried had "

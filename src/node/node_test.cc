@@ -243,6 +243,18 @@ TEST_F(Node, AcceptsNothingAndSaysSoWhereNoThresholdKeepsThePromise) {
   EXPECT_EQ(DecideRow(*locked, 3, 3)->tier, topology::Tier::kGlobal);
 }
 
+TEST_F(Node, ADecisionWithOneStageHasNothingToCertifyAndSaysSo) {
+  WriteThreeTiers("  - {tier: device, model: device.onnx}\n");
+  const auto d = Decision::Open(engine_, dir_, {.with_lock = false}).value();
+  const auto c = Calibrate(*d, MakePoints(1000, 1), {calibration::PromiseKind::kLoss, .05, .1}).value();
+  ASSERT_EQ(c.remarks.size(), 1u);
+  EXPECT_EQ(c.remarks[0], "plane has one stage: it answers every request, and there is nothing to certify.");
+  Write("decision.lock", WriteLock(c.lock));
+  const auto locked = Decision::Open(engine_, dir_);
+  ASSERT_TRUE(locked.ok()) << locked.status().message();
+  EXPECT_EQ(DecideRow(**locked, 3, .5f)->kind, Decided::Kind::kAccepted);
+}
+
 TEST_F(Node, CalibrationIsAFunctionOfItsSeed) {
   WriteThreeTiers();
   const auto d = Decision::Open(engine_, dir_, {.with_lock = false}).value();
