@@ -28,6 +28,8 @@ const char* CodeName(Code code) {
       return "NOT_FOUND";
     case Code::kAlreadyExists:
       return "ALREADY_EXISTS";
+    case Code::kPermissionDenied:
+      return "PERMISSION_DENIED";
     case Code::kResourceExhausted:
       return "RESOURCE_EXHAUSTED";
     case Code::kFailedPrecondition:
@@ -40,6 +42,8 @@ const char* CodeName(Code code) {
       return "UNAVAILABLE";
     case Code::kDataLoss:
       return "DATA_LOSS";
+    case Code::kUnauthenticated:
+      return "UNAUTHENTICATED";
   }
   return "UNKNOWN";
 }

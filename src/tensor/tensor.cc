@@ -119,15 +119,19 @@ Result<Tensor> Tensor::Zeros(DataType type, Shape shape) {
   return t;
 }
 
-Result<Tensor> Tensor::FromBytes(DataType type, Shape shape, std::span<const std::byte> bytes) {
+Status CheckBytes(DataType type, std::span<const std::int64_t> shape, std::span<const std::byte> bytes) {
   ASSIGN_OR_RETURN(const std::int64_t count, ElementCount(shape));
-  if (type == DataType::kBytes) {
-    RETURN_IF_ERROR(CheckBytesEncoding(bytes, count));
-  } else if (bytes.size() != static_cast<std::size_t>(count) * SizeOf(type)) {
+  if (type == DataType::kBytes) return CheckBytesEncoding(bytes, count);
+  if (bytes.size() != static_cast<std::size_t>(count) * SizeOf(type)) {
     return InvalidArgument(std::string(Name(type)) + ShapeText(shape) + " takes " +
                            std::to_string(static_cast<std::size_t>(count) * SizeOf(type)) + " bytes, got " +
                            std::to_string(bytes.size()));
   }
+  return {};
+}
+
+Result<Tensor> Tensor::FromBytes(DataType type, Shape shape, std::span<const std::byte> bytes) {
+  RETURN_IF_ERROR(CheckBytes(type, shape, bytes));
   Tensor t;
   t.type_ = type;
   t.shape_ = std::move(shape);

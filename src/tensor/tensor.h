@@ -30,6 +30,9 @@ Result<std::int64_t> ElementCount(std::span<const std::int64_t> shape);
 // "[2,784]"
 std::string ShapeText(std::span<const std::int64_t> shape);
 
+// OK when `bytes` are exactly a tensor of that datatype and shape; BYTES elements are walked one by one.
+Status CheckBytes(DataType type, std::span<const std::int64_t> shape, std::span<const std::byte> bytes);
+
 struct View {
   DataType type = DataType::kFp32;
   std::span<const std::int64_t> shape;
