@@ -72,6 +72,9 @@ int Main(int argc, char** argv) {
   AddEvaluate(app, context, exit_code);
   AddInfer(app, context, exit_code);
   AddGradient(app, context, exit_code);
+  AddServe(app, context, exit_code);
+  AddCheck(app, context, exit_code);
+  AddStatus(app, context, exit_code);
   const auto verbs = app.get_subcommands([](const CLI::App*) { return true; });
   if (argc > 1 && argv[1][0] != '-' &&
       std::none_of(verbs.begin(), verbs.end(), [&](const CLI::App* verb) { return verb->get_name() == argv[1]; })) {

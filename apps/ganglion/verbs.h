@@ -36,6 +36,9 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code);
 void AddInit(CLI::App& app, Context& context, int& exit_code);
 void AddInfer(CLI::App& app, Context& context, int& exit_code);
 void AddGradient(CLI::App& app, Context& context, int& exit_code);
+void AddServe(CLI::App& app, Context& context, int& exit_code);
+void AddCheck(CLI::App& app, Context& context, int& exit_code);
+void AddStatus(CLI::App& app, Context& context, int& exit_code);
 
 inline constexpr char kFashion[] = "/usr/share/datasets/fashion-mnist";
 

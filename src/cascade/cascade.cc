@@ -16,13 +16,17 @@ std::string_view Name(Reason reason) {
       return "unreachable";
     case Reason::kFailed:
       return "failed";
+    case Reason::kForbidden:
+      return "forbidden";
+    case Reason::kOverload:
+      return "overload";
   }
   return "";
 }
 
-Step Cascade::Begin(TimePoint now) {
-  GANGLION_CHECK(!policy_->stages.empty());
-  return TryStage(0, now);
+Step Cascade::Begin(TimePoint now, std::size_t first) {
+  GANGLION_CHECK(first < policy_->stages.size());
+  return TryStage(first, now);
 }
 
 Step Cascade::OnAnswer(int label, float confidence, TimePoint now) {

@@ -47,8 +47,10 @@ enum class Reason : std::uint8_t {
   kDeadline,     // the next stage cannot answer in time
   kUnreachable,  // a link is down or nobody answered: what lies above it is out of reach too
   kFailed,       // the last stage broke
+  kForbidden,    // what lies above may not see the input
+  kOverload,     // there is more work than can be done in time
 };
-std::string_view Name(Reason reason);  // "", "deadline", "unreachable", "failed"
+std::string_view Name(Reason reason);  // "", "deadline", "unreachable", "failed", "forbidden", "overload"
 
 struct Answer {
   int label = -1;
@@ -75,9 +77,10 @@ class Cascade {
   Cascade(const Policy& policy, TimePoint deadline) : policy_(&policy), deadline_(deadline) {}
 
   // Each returns what to do next. REQUIRES: Begin first and once; OnAnswer and OnFailure only after kDefer.
-  Step Begin(TimePoint now);
+  // `first`: where to start, when what lies below has been asked elsewhere. REQUIRES: first < stages.
+  Step Begin(TimePoint now, std::size_t first = 0);
   Step OnAnswer(int label, float confidence, TimePoint now);
-  // kUnreachable ends the way up; kFailed goes on to the next stage.
+  // kFailed goes on to the next stage; the others end the way up.
   Step OnFailure(Reason reason, TimePoint now);
 
  private:

@@ -103,7 +103,8 @@ Tuning Tune(const Scored& scored, const calibration::Promise& promise,
       t.measure.push_back(Measure::kMaxProbability);
       if (below_top) {
         std::vector<float> c = scores.confidence;
-        for (float& v : c) v = v >= 0 && v <= 1 ? v : -1;
+        // Infinite: a rule's answer, accepted at any threshold.
+        for (float& v : c) v = v >= 0 && (v <= 1 || std::isinf(v)) ? v : -1;
         t.evidence.confidence.push_back(std::move(c));
       }
       continue;

@@ -32,18 +32,28 @@ Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::
     loaded.push_back(stage.get());
     d.stages_.push_back(std::move(stage));
   }
-  if (loaded.empty()) {
+  if (loaded.empty() && !options.without_stages) {
     return FailedPrecondition(
         fmt::format("{} has no stage on tier {} or below", d.config_.name, topology::Name(*options.highest_tier)));
   }
-  for (std::size_t i = 1; i < loaded.size(); ++i) {
-    if (loaded[i]->classes() != loaded[0]->classes()) {
-      return InvalidArgument(fmt::format("{}: {} has {} classes, {} has {}", d.config_.name,
-                                         loaded[0]->files().back().file, loaded[0]->classes(),
-                                         loaded[i]->files().back().file, loaded[i]->classes()));
+  const Stage* first = nullptr;
+  for (const Stage* s : loaded) {
+    if (s->is_rules()) continue;
+    if (first == nullptr) first = s;
+    if (s->classes() != first->classes()) {
+      return InvalidArgument(fmt::format("{}: {} has {} classes, {} has {}", d.config_.name, first->files().back().file,
+                                         first->classes(), s->files().back().file, s->classes()));
     }
   }
-  if (!d.config_.labels.empty() && d.config_.labels.size() != d.classes()) {
+  // A node with nothing but rules learns the number of classes from the labels.
+  d.classes_ = first != nullptr ? first->classes() : d.config_.labels.size();
+  if (d.classes_ == 0 && !loaded.empty())
+    return InvalidArgument(
+        fmt::format("{}: rules alone, and no labels that say how many classes there are; add labels", d.config_.name));
+  for (auto& s : d.stages_) {
+    if (s->is_rules()) RETURN_IF_ERROR(s->SetClasses(d.classes_).Within(d.config_.name));
+  }
+  if (d.classes_ != 0 && !d.config_.labels.empty() && d.config_.labels.size() != d.classes()) {
     return InvalidArgument(fmt::format("{}: labels has {} names, the models have {} classes", d.config_.name,
                                        d.config_.labels.size(), d.classes()));
   }
@@ -102,11 +112,14 @@ Status Decision::CheckInputs(std::span<const tensor::View> inputs) const {
 calibration::Judgement Decision::Judge(std::size_t i, std::span<const float> z, std::optional<float> own) const {
   const LockStage& s = lock_->stages[i];
   auto judgement = calibration::Judge(z, s.temperature, s.measure);
-  if (own && judgement.confidence >= 0) judgement.confidence = *own >= 0 && *own <= 1 ? *own : -1;  // NaN too: none
+  if (own && judgement.confidence >= 0) {
+    const bool sure = stages_[i]->is_rules() ? *own >= 0 : *own >= 0 && *own <= 1;
+    judgement.confidence = sure ? *own : -1;  // NaN too: none
+    if (!sure && stages_[i]->is_rules()) judgement.label = -1;
+  }
   return judgement;
 }
 
-// A model that gives NaN has broken; its answer must not be taken for one, at the top least of all.
 Status Decision::CheckScores(std::size_t stage, std::span<const float> z) const {
   for (const float v : z) {
     if (std::isnan(v) || v == std::numeric_limits<float>::infinity()) [[unlikely]] {
@@ -159,9 +172,11 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
                           scores->confidence.empty() ? std::nullopt : std::optional(scores->confidence[0]));
     }
     now = clock.Now();
-    if (ran.ok()) {
+    if (ran.ok() && judgement.label < 0 && stages_[step.stage]->is_rules()) {  // no rule holds: not an answer
+      step = cascade.OnFailure(cascade::Reason::kFailed, now);
+    } else if (ran.ok()) {
       d.label = judgement.label;
-      d.confidence = std::max(judgement.confidence, 0.f);
+      d.confidence = std::clamp(judgement.confidence, 0.f, 1.f);
       d.stage = step.stage;
       d.tier = policy_.stages[step.stage].tier;
       step = cascade.OnAnswer(judgement.label, judgement.confidence, now);
@@ -178,7 +193,7 @@ Result<Decided> Decision::DecideIn(Lanes* lanes, std::span<const tensor::View> i
   }
   d.kind = step.answer.degraded ? Decided::Kind::kDegraded : Decided::Kind::kAccepted;
   d.label = step.answer.label;
-  d.confidence = std::max(step.answer.confidence, 0.f);
+  d.confidence = std::clamp(step.answer.confidence, 0.f, 1.f);
   d.stage = step.answer.stage;
   d.tier = policy_.stages[d.stage].tier;
   d.reason = step.answer.reason;

@@ -40,7 +40,8 @@ struct Decided {
 struct OpenOptions {
   // Stages above this tier are not loaded; requests that would go there come back kDeferred.
   std::optional<topology::Tier> highest_tier;
-  bool with_lock = true;  // false: to calibrate
+  bool with_lock = true;        // false: to calibrate
+  bool without_stages = false;  // allows that there is none up to highest_tier: then `classes` come from the labels
 };
 
 class Decision {
@@ -50,9 +51,11 @@ class Decision {
 
   const DecisionConfig& config() const { return config_; }
   const Lock& lock() const { return *lock_; }  // REQUIRES: opened with_lock
-  std::size_t classes() const { return stages_[0]->classes(); }
+  std::size_t classes() const { return classes_; }
   std::size_t loaded_stages() const { return stages_.size(); }
   const Stage& stage(std::size_t i) const { return *stages_[i]; }
+  // Of all stages of the file, loaded or not, with the certified thresholds.
+  const cascade::Policy& policy() const { return policy_; }
 
   // REQUIRES: opened with_lock. Decides one row. `inputs` in the order of the decision file; refuses wrong shapes and
   // numbers that are not finite.
@@ -61,8 +64,12 @@ class Decision {
   // All stages on all rows, without thresholds: what calibration and evaluation start from.
   Result<std::vector<Stage::Scores>> ScoreAll(std::span<const tensor::View> inputs) const;
 
-  // What stage i makes of its scores.
+  // What stage i makes of its scores. Label -1: no answer (no rule holds).
   calibration::Judgement Judge(std::size_t i, std::span<const float> z, std::optional<float> own) const;
+  // Refuses wrong shapes, row counts that differ, and numbers that are not finite.
+  Status CheckInputs(std::span<const tensor::View> inputs) const;
+  // A model that gives NaN has broken; its answer must not be taken for one, at the top least of all.
+  Status CheckScores(std::size_t stage, std::span<const float> z) const;
 
  private:
   // Memory for one request at a time through all stages.
@@ -70,8 +77,6 @@ class Decision {
     std::vector<std::unique_ptr<Stage::Lane>> stages;
   };
   Decision() = default;
-  Status CheckInputs(std::span<const tensor::View> inputs) const;
-  Status CheckScores(std::size_t stage, std::span<const float> z) const;
   Result<Decided> DecideIn(Lanes* lanes, std::span<const tensor::View> inputs, const Clock& clock,
                            TimePoint deadline) const;
   std::unique_ptr<Lanes> TakeLanes() const;
@@ -80,6 +85,7 @@ class Decision {
   std::optional<Lock> lock_;
   std::vector<std::unique_ptr<Stage>> stages_;
   cascade::Policy policy_;
+  std::size_t classes_ = 0;
   bool has_lanes_ = false;
   mutable Guarded<std::vector<std::unique_ptr<Lanes>>> idle_;
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/limits.h"
 #include "data/file.h"
@@ -10,8 +11,6 @@
 
 namespace ganglion::node {
 namespace {
-
-const std::vector<std::string> kLater{"privacy", "audit"};
 
 bool RowFits(const tensor::Spec& spec) {
   std::int64_t n = 1;
@@ -58,6 +57,19 @@ void ReadPromise(YamlReader& y, const YAML::Node& node, calibration::Promise* pr
   if (const auto s = promise->Check(); !s.ok()) y.Error(node, "promise." + s.message());
 }
 
+// "0.5%" or 0.005.
+void ReadShare(YamlReader& y, const YAML::Node& root, const std::string& key, double* share) {
+  const auto text = y.Text(root, "", key);
+  if (!text) return;
+  double value = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  const std::string unit(end, text->data() + text->size());
+  if (unit == "%") value /= 100;
+  if (error != std::errc() || (!unit.empty() && unit != "%") || !(value >= 0 && value <= 1))
+    return y.Error(root[key], key + " \"" + *text + "\" is no share; write for example 0.5% or 0.005");
+  *share = value;
+}
+
 void ReadConfidence(YamlReader& y, const YAML::Node& node, const std::string& where, StageConfig* stage) {
   if (!node.IsDefined()) return;
   if (node.IsMap()) {
@@ -90,10 +102,16 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
       y.Error(node["tier"], at + "tier \"" + *tier + "\" is no tier; one of device, edge, region, global");
     }
   }
-  if (node["rules"].IsDefined()) y.Error(node["rules"], at + "rules is not in this version yet; leave the stage out");
   const bool model = node["model"].IsDefined();
   const bool ensemble = node["ensemble"].IsDefined();
-  if (model == ensemble && !node["rules"].IsDefined()) y.Error(node, where + " takes one of model and ensemble");
+  const bool rules = node["rules"].IsDefined();
+  if (model + ensemble + rules != 1) y.Error(node, where + " takes one of rules, model and ensemble");
+  if (rules) {
+    stage.rules = y.Text(node, at, "rules").value_or("");
+    for (const char* key : {"pre", "post", "confidence"}) {
+      if (node[key].IsDefined()) y.Error(node[key], at + key + " does not go with rules; it is for models");
+    }
+  }
   if (model) {
     if (auto file = y.Text(node, at, "model")) stage.models.push_back(*file);
   }
@@ -121,6 +139,30 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
 }
 
 }  // namespace
+
+std::string_view Name(Privacy privacy) {
+  switch (privacy) {
+    case Privacy::kPublic:
+      return "public";
+    case Privacy::kSensitive:
+      return "sensitive";
+    case Privacy::kRegulated:
+      return "regulated";
+  }
+  return "";
+}
+
+topology::Tier HighestTier(Privacy privacy) {
+  switch (privacy) {
+    case Privacy::kPublic:
+      return topology::Tier::kGlobal;
+    case Privacy::kSensitive:
+      return topology::Tier::kRegion;
+    case Privacy::kRegulated:
+      return topology::Tier::kEdge;
+  }
+  return topology::Tier::kDevice;
+}
 
 std::string DecisionConfig::LabelText(int label) const {
   const auto i = static_cast<std::size_t>(label);
@@ -193,11 +235,16 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
         y.Error(root["when_late"], "when_late \"" + *late + "\" is unknown; answer or fail");
       }
     }
-    for (const auto& key : kLater) {
-      if (root[key].IsDefined() && !(key == "privacy" && root[key].IsScalar() && root[key].Scalar() == "public")) {
-        y.Error(root[key], key + " is not in this version yet; leave it out");
+    if (const auto privacy = y.Text(root, "", "privacy")) {
+      const auto known = {Privacy::kPublic, Privacy::kSensitive, Privacy::kRegulated};
+      const auto found = std::find_if(known.begin(), known.end(), [&](Privacy p) { return Name(p) == *privacy; });
+      if (found != known.end()) {
+        c.privacy = *found;
+      } else {
+        y.Error(root["privacy"], "privacy \"" + *privacy + "\" is unknown; one of public, sensitive, regulated");
       }
     }
+    ReadShare(y, root, "audit", &c.audit);
     const YAML::Node stages = root["stages"];
     if (!stages.IsDefined() || !stages.IsSequence() || stages.size() == 0 ||
         stages.size() > static_cast<std::size_t>(limits::kMaxStages)) {
@@ -207,6 +254,11 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
       for (std::size_t i = 0; i < stages.size(); ++i) {
         const std::string where = fmt::format("stages[{}]", i);
         c.stages.push_back(ReadStage(y, stages[i], where));
+        if (c.stages[i].tier > HighestTier(c.privacy)) {
+          y.Error(stages[i], fmt::format("{}.tier {} may not see the input: privacy {} ends at {}", where,
+                                         topology::Name(c.stages[i].tier), Name(c.privacy),
+                                         topology::Name(HighestTier(c.privacy))));
+        }
         if (i > 0 && c.stages[i].tier < c.stages[i - 1].tier) {
           y.Error(stages[i],
                   fmt::format("{}.tier {} lies below {} of the stage before it; order stages from device up", where,
@@ -215,6 +267,8 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
       }
     }
   }
+  if (!c.stages.empty() && !c.stages.back().rules.empty())
+    y.Error(root["stages"], "the last stage must be a model: rules may have no answer");
   RETURN_IF_ERROR(y.Finish());
   return c;
 }
@@ -242,10 +296,14 @@ std::string WriteDecisionFile(const DecisionConfig& c) {
   text += fmt::format(
       "when_late: {}  # {}\n", c.when_late == cascade::WhenLate::kAnswer ? "answer" : "fail",
       c.when_late == cascade::WhenLate::kAnswer ? "the best so far, marked degraded; or: fail" : "or: answer");
+  if (c.privacy != Privacy::kPublic) text += fmt::format("privacy: {}\n", Name(c.privacy));
+  if (c.audit > 0) text += fmt::format("audit: {:g}\n", c.audit);
   text += "stages:  # cheapest first\n";
   for (const auto& s : c.stages) {
     text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));
-    if (s.models.size() == 1) {
+    if (!s.rules.empty()) {
+      text += "rules: " + Quote(s.rules);
+    } else if (s.models.size() == 1) {
       text += "model: " + Quote(s.models[0]);
     } else {
       std::string members;

@@ -6,7 +6,11 @@
 //   promise: {loss_at_most: 0.01, delta: 0.1}
 //   deadline: 1s                             # default 1s
 //   when_late: answer                        # best so far, degraded; or: fail
+//   privacy: public                          # who may see the input: public any tier, sensitive up to region,
+//                                            # regulated up to edge
+//   audit: 0.5%                              # of what is accepted below the top, checked by the top
 //   stages:                                  # cheapest first, one after the other up the tiers
+//     - {tier: device, rules: rules.yaml}
 //     - {tier: device, model: small.onnx, confidence: margin}
 //     - {tier: edge, model: medium.onnx, pre: resize.onnx}
 //     - {tier: global, ensemble: [a.onnx, b.onnx]}
@@ -30,13 +34,20 @@
 
 namespace ganglion::node {
 
+// How far up an input may travel. The requirement's table: public data any cloud, sensitive data the private one,
+// regulated data the own premises.
+enum class Privacy { kPublic, kSensitive, kRegulated };
+std::string_view Name(Privacy privacy);  // "public", "sensitive", "regulated"
+topology::Tier HighestTier(Privacy privacy);
+
 struct StageConfig {
   topology::Tier tier = topology::Tier::kDevice;
-  std::vector<std::string> models;  // one, or the members of an ensemble
+  std::vector<std::string> models;  // one, or the members of an ensemble; none: rules
   std::string pre;                  // empty: none
   std::string post;
   std::optional<calibration::Measure> measure;  // nothing: auto
   std::string confidence_output;                // empty: from the logits
+  std::string rules;                // a rules file (rules_file.h) instead of models
 };
 
 struct DecisionConfig {
@@ -47,6 +58,8 @@ struct DecisionConfig {
   calibration::Promise promise;
   Duration deadline = std::chrono::seconds(1);
   cascade::WhenLate when_late = cascade::WhenLate::kAnswer;
+  Privacy privacy = Privacy::kPublic;
+  double audit = 0;  // share, [0, 1]
   std::vector<StageConfig> stages;
 
   // labels[label], or the number.

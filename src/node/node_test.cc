@@ -49,7 +49,8 @@ input: {image: "FP32[1,784]", other: "FP33[-1]"}
 promise: {loss_at_most: 2, error_at_most: .1}
 deadline: soon
 when_late: whenever
-audit: 0.5%
+audit: often
+privacy: secret
 colour: red
 stages:
   - {tier: cloud, model: a.onnx}
@@ -65,11 +66,13 @@ stages:
        {"decision.yaml:1 decision \"my/decision\" has a character",
         "decision.yaml:2 input.image FP32[1,784] must begin with -1", "decision.yaml:2 input.other \"FP33[-1]\"",
         "decision.yaml:3 promise takes exactly one", "decision.yaml:4 deadline \"soon\" is no time",
-        "decision.yaml:5 when_late \"whenever\"", "decision.yaml:6 audit is not in this version",
-        "decision.yaml:7 colour is unknown",
-        "decision.yaml:9 stages[0].tier \"cloud\" is no tier; one of device, edge, region, global",
-        "decision.yaml:10 stages[1] takes one of model and ensemble", "decision.yaml:11 stages[2].ensemble must list 2",
-        "decision.yaml:12 stages[3].confidence \"vibes\"", "decision.yaml:13 stages[4] must be a mapping"}) {
+        "decision.yaml:5 when_late \"whenever\"", "decision.yaml:6 audit \"often\" is no share",
+        "decision.yaml:7 privacy \"secret\" is unknown; one of public, sensitive, regulated",
+        "decision.yaml:8 colour is unknown",
+        "decision.yaml:10 stages[0].tier \"cloud\" is no tier; one of device, edge, region, global",
+        "decision.yaml:11 stages[1] takes one of rules, model and ensemble",
+        "decision.yaml:12 stages[2].ensemble must list 2", "decision.yaml:13 stages[3].confidence \"vibes\"",
+        "decision.yaml:14 stages[4] must be a mapping"}) {
     EXPECT_NE(m.find(expected), std::string::npos) << "missing: " << expected << "\nin:\n" << m;
   }
 }

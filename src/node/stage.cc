@@ -3,10 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
+#include "base/random.h"
 #include "data/file.h"
+#include "node/rules_file.h"
 #include "stats/softmax.h"
 
 namespace ganglion::node {
@@ -25,6 +29,10 @@ void AddMember(std::span<const float> scores, bool probabilities, float weight, 
 constexpr const char* kPre = "pre";
 constexpr const char* kModel = "model";
 constexpr const char* kPost = "post";
+constexpr const char* kRules = "rules";
+// How sure rules are: accepted at any threshold, or at none.
+constexpr float kRuleHolds = std::numeric_limits<float>::infinity();
+constexpr float kNoRule = -1;
 
 }  // namespace
 
@@ -76,6 +84,7 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
     for (std::size_t i = s.graphs_.back().first_output; i < s.slot_specs_.size(); ++i) s.at_hand_.push_back(i);
   };
   const auto load = [&]() -> Status {
+    if (!s.config_.rules.empty()) return s.LoadRules(config);
     for (std::size_t i = 0; i < s.inputs_; ++i) s.at_hand_.push_back(i);
     if (!s.config_.pre.empty()) {
       RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.pre, kPre));
@@ -112,7 +121,9 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
             fmt::format("no output \"{}\" for the confidence; there are:{}", s.config_.confidence_output, have));
       }
     }
-    return s.DryRun(config);
+    RETURN_IF_ERROR(s.DryRun(config));
+    s.rows_independent_ = s.TryRowsTogether(config);
+    return {};
   };
   if (auto status = load(); !status.ok()) return status.Within(fmt::format("{} stages[{}]", config.name, index));
   return stage;
@@ -247,8 +258,108 @@ Status Stage::ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begi
   return {};
 }
 
+Status Stage::LoadRules(const DecisionConfig& config) {
+  ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(config.dir / config_.rules, limits::kMaxConfigBytes));
+  ASSIGN_OR_RETURN(auto parsed, ParseRulesFile(bytes, config_.rules));
+  ASSIGN_OR_RETURN(auto compiled, rules::RuleSet::Compile(std::move(parsed), config.inputs, config.labels));
+  rules_ = std::move(compiled);
+  for (const auto& spec : config.inputs) {
+    tensor::Shape shape = spec.shape;
+    // Texts have no fixed size: such rows are judged where they lie.
+    fixed_row_ &= spec.type != DataType::kBytes && config.inputs.size() <= 32;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      fixed_row_ &= i == 0 || shape[i] != -1;
+      if (shape[i] == -1) shape[i] = 1;
+    }
+    slot_shapes_.push_back(std::move(shape));
+  }
+  files_.push_back({config_.rules, kRules, crypto::Sha256(std::as_bytes(std::span(bytes)))});
+  rows_independent_ = true;
+  return {};
+}
+
+Status Stage::SetClasses(std::size_t classes) {
+  GANGLION_CHECK(is_rules());
+  if (rules_->highest_label() >= 0 && static_cast<std::size_t>(rules_->highest_label()) >= classes) {
+    return InvalidArgument(fmt::format("{}: a rule answers class {}, the models have {} classes, counted from 0",
+                                       config_.rules, rules_->highest_label(), classes));
+  }
+  classes_ = classes;
+  return {};
+}
+
+Stage::Scores Stage::ScoreRules(std::span<const tensor::View> inputs) const {
+  Scores all;
+  const auto answers = rules_->EvaluateAll(inputs);
+  all.rows = answers.size();
+  all.z.resize(all.rows * classes_);
+  all.confidence.assign(all.rows, kNoRule);
+  for (std::size_t r = 0; r < all.rows; ++r) {
+    if (!answers[r]) continue;
+    all.z[r * classes_ + static_cast<std::size_t>(answers[r]->label)] = 1;
+    all.confidence[r] = kRuleHolds;
+  }
+  return all;
+}
+
+// Random rows together and alone. Only FP32 inputs are random: others may be indices, for which any value but 0 could
+// be out of range.
+bool Stage::TryRowsTogether(const DecisionConfig& config) const {
+  constexpr std::int64_t kRows = 5;
+  if (!batches_) return false;
+  Random random(20261124);
+  std::vector<Tensor> tensors;
+  std::vector<tensor::View> views;
+  for (std::size_t i = 0; i < inputs_; ++i) {
+    tensor::Shape shape = slot_shapes_[i];
+    shape[0] = kRows;
+    auto t = Tensor::Zeros(config.inputs[i].type, shape);
+    if (!t.ok()) return false;
+    if (t->type() == DataType::kFp32) {
+      for (float& v : t->As<float>()) v = static_cast<float>(random.Uniform());
+    }
+    tensors.push_back(std::move(*t));
+  }
+  for (const auto& t : tensors) views.push_back(t.View());
+  std::vector<float> together(kRows * classes_);
+  std::vector<float> alone(classes_);
+  std::vector<float> own(kRows);
+  if (!ScoreChunk(views, 0, kRows, together, own).ok()) return false;
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    if (!ScoreChunk(views, row, row + 1, alone, std::span(own).first(1)).ok()) return false;
+    float largest = 1e-3f;
+    float difference = 0;
+    for (std::size_t k = 0; k < classes_; ++k) {
+      const float a = alone[k];
+      const float b = together[static_cast<std::size_t>(row) * classes_ + k];
+      largest = std::max({largest, std::abs(a), std::abs(b)});
+      difference = std::max(difference, std::abs(a - b));
+    }
+    if (!(difference <= 1e-4f * largest)) return false;
+  }
+  return true;
+}
+
+Result<Stage::Scores> Stage::ScoreTogether(std::span<const tensor::View> inputs) const {
+  GANGLION_CHECK(inputs.size() == inputs_);
+  if (rules_) return ScoreRules(inputs);
+  Scores all;
+  all.rows = inputs[0].shape.empty() ? 0 : static_cast<std::size_t>(inputs[0].shape[0]);
+  all.z.resize(all.rows * classes_);
+  if (confidence_slot_) all.confidence.resize(all.rows);
+  const std::size_t chunk = rows_independent_ ? std::max<std::size_t>(all.rows, 1) : 1;
+  for (std::size_t begin = 0; begin < all.rows; begin += chunk) {
+    const std::size_t n = std::min(chunk, all.rows - begin);
+    RETURN_IF_ERROR(ScoreChunk(inputs, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(begin + n),
+                               std::span(all.z).subspan(begin * classes_, n * classes_),
+                               confidence_slot_ ? std::span(all.confidence).subspan(begin, n) : std::span<float>()));
+  }
+  return all;
+}
+
 Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
+  if (rules_) return ScoreRules(inputs);
   const std::int64_t rows = inputs[0].shape.empty() ? 0 : inputs[0].shape[0];
   Scores all;
   all.rows = static_cast<std::size_t>(rows);
@@ -286,7 +397,7 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
   lane->stage_ = this;
   lane->z_.resize(classes_);
   for (std::size_t i = 0; i < slot_specs_.size(); ++i) {
-    auto t = Tensor::Zeros(slot_specs_[i].type, needed_[i] ? slot_shapes_[i] : tensor::Shape{0});
+    auto t = Tensor::Zeros(slot_specs_[i].type, rules_ || needed_[i] ? slot_shapes_[i] : tensor::Shape{0});
     if (!t.ok()) return nullptr;
     lane->slots_.push_back(std::move(*t));
   }
@@ -307,10 +418,23 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
   return lane;
 }
 
-Status Stage::Lane::Run(std::span<const tensor::View> inputs) {
+void Stage::Lane::Load(std::span<const tensor::View> inputs) {
   for (std::size_t i = 0; i < inputs.size(); ++i)
     std::memcpy(slots_[i].Mutable().bytes.data(), inputs[i].bytes.data(), inputs[i].bytes.size());
+}
+
+Status Stage::Lane::Run() {
   const Stage& s = *stage_;
+  if (s.rules_) {
+    std::array<tensor::View, 32> views;
+    const std::size_t n = std::min(slots_.size(), views.size());
+    for (std::size_t i = 0; i < n; ++i) views[i] = slots_[i].View();
+    const auto answer = s.rules_->Evaluate(std::span(views).first(n), 0);
+    std::fill(z_.begin(), z_.end(), 0.f);
+    if (answer) z_[static_cast<std::size_t>(answer->label)] = 1;
+    own_ = answer ? kRuleHolds : kNoRule;
+    return {};
+  }
   for (std::size_t g = 0; g < bindings_.size(); ++g) {
     const bool last_member = s.graphs_[g].member && (g + 1 == bindings_.size() || !s.graphs_[g + 1].member);
     RETURN_IF_ERROR(bindings_[g].Run());
@@ -328,6 +452,7 @@ Status Stage::Lane::Run(std::span<const tensor::View> inputs) {
 }
 
 std::optional<float> Stage::Lane::confidence() const {
+  if (stage_->rules_) return own_;
   if (!stage_->confidence_slot_) return std::nullopt;
   return slots_[*stage_->confidence_slot_].As<float>()[0];
 }

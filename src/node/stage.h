@@ -2,6 +2,8 @@
 //
 //   inputs -> [pre] -> model            -> [post] -> z [rows, classes], and its own confidence where it has one
 //                   -> ensemble members -> mean of softmax -> [post]
+// or to the answer of a rule, where the stage is made of rules: z is 1 for its class, and the confidence of its own is
+// infinite, so that it is accepted at any threshold; where no rule holds it is -1, accepted at none.
 // Graphs are joined by tensor names; a graph with one input of another name takes the first output of the graph before
 // it, or the decision's only input. z are logits: where the last graph ends in a Softmax, and for ensembles, z = log p.
 //
@@ -19,6 +21,7 @@
 #include "base/status.h"
 #include "crypto/crypto.h"
 #include "node/decision_file.h"
+#include "rules/rules.h"
 #include "runtime/runtime.h"
 #include "tensor/tensor.h"
 
@@ -26,7 +29,7 @@ namespace ganglion::node {
 
 struct StageFile {
   std::string file;
-  std::string role;  // "pre", "model" (also of an ensemble's members), "post"
+  std::string role;  // "pre", "model" (also of an ensemble's members), "post", "rules"
   crypto::Digest digest;
   bool operator==(const StageFile&) const = default;
 };
@@ -40,7 +43,12 @@ class Stage {
   const StageConfig& config() const { return config_; }
   // Every file the stage is made of, in the order pre, models, post.
   const std::vector<StageFile>& files() const { return files_; }
+  // 0 for rules until SetClasses: they know the classes that they name, not how many there are.
   std::size_t classes() const { return classes_; }
+  // REQUIRES: is_rules(). Refuses when a rule answers a class that is not there.
+  Status SetClasses(std::size_t classes);
+  bool is_rules() const { return rules_.has_value(); }
+  const rules::RuleSet& rules() const { return *rules_; }  // REQUIRES: is_rules()
 
   struct Scores {
     std::size_t rows = 0;
@@ -49,13 +57,24 @@ class Stage {
   };
   // Any number of rows; inputs in the order of the decision's. Allocates.
   Result<Scores> Score(std::span<const tensor::View> inputs) const;
+  // The same for requests: in one run where rows_independent(), row by row otherwise.
+  Result<Scores> ScoreTogether(std::span<const tensor::View> inputs) const;
+  // Whether rows get the same numbers together as alone, but for rounding (1e-4 of the largest). Tried when the stage
+  // was loaded, on random rows. Dynamic quantisation, for one, makes rows depend on each other.
+  bool rows_independent() const { return rows_independent_; }
 
   // Memory and bindings for one row at a time: the hot path. Thread-compatible.
   class Lane {
    public:
     ~Lane();
     // REQUIRES: inputs match the decision's specs, one row. Copies them in and runs.
-    Status Run(std::span<const tensor::View> inputs);
+    Status Run(std::span<const tensor::View> inputs) {
+      Load(inputs);
+      return Run();
+    }
+    // The two halves: after Load the inputs are not needed any more.
+    void Load(std::span<const tensor::View> inputs);
+    Status Run();
     std::span<const float> z() const { return z_; }
     std::optional<float> confidence() const;
 
@@ -66,6 +85,7 @@ class Stage {
     std::vector<tensor::Tensor> slots_;
     std::vector<runtime::Binding> bindings_;
     std::vector<float> z_;
+    float own_ = -1;  // of rules
   };
   // Nothing where a row's shape is not fixed by the decision file: then Score is the only way.
   std::unique_ptr<Lane> MakeLane() const;
@@ -83,6 +103,9 @@ class Stage {
   Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file,
                   const char* role);
   Status DryRun(const DecisionConfig& config);
+  Status LoadRules(const DecisionConfig& config);
+  bool TryRowsTogether(const DecisionConfig& config) const;
+  Scores ScoreRules(std::span<const tensor::View> inputs) const;
   Status ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begin, std::int64_t end, std::span<float> z,
                     std::span<float> confidence) const;
   void ToLogits(std::span<const float> scores, std::span<float> z) const;
@@ -94,12 +117,14 @@ class Stage {
   std::vector<bool> needed_;                // slots that are read later
   std::vector<std::size_t> at_hand_;        // slots the next graph may read by position
   std::vector<Graph> graphs_;
+  std::optional<rules::RuleSet> rules_;
   std::size_t inputs_ = 0;
   std::optional<std::size_t> mean_slot_;  // ensemble
   std::size_t score_slot_ = 0;
   std::optional<std::size_t> confidence_slot_;
   bool probabilities_ = false;
   bool batches_ = true;
+  bool rows_independent_ = false;
   bool fixed_row_ = true;
   std::size_t classes_ = 0;
 
