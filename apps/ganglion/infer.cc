@@ -10,6 +10,7 @@
 #include "calibrate.h"
 #include "net/grpc_client.h"
 #include "net/http_client.h"
+#include "net/mailbox.h"
 #include "node/input_file.h"
 #include "node/node.h"
 #include "node/yaml.h"
@@ -66,8 +67,11 @@ class Client {
       options.files.authority = o.ca;
       options.token = c->token_;
       ASSIGN_OR_RETURN(c->grpc_, net::GrpcClient::Create(options));
+    } else if (scheme == "mailbox") {
+      ASSIGN_OR_RETURN(c->mailbox_, net::MailboxClient::Connect(c->url_.path));
     } else if (scheme != "http" && scheme != "https") {
-      return InvalidArgument(fmt::format("--url {} has scheme {}; one of http, https, grpc, grpcs", o.url, scheme));
+      return InvalidArgument(
+          fmt::format("--url {} has scheme {}; one of http, https, grpc, grpcs, mailbox", o.url, scheme));
     }
     return c;
   }
@@ -91,6 +95,13 @@ class Client {
   Client() = default;
   Result<net::HttpAnswer> Ask(const std::string& method, const std::string& path, const wire::RestBody& body,
                               Duration patience) {
+    if (mailbox_) {
+      ASSIGN_OR_RETURN(const auto answer, mailbox_->Ask(method, path, body.body, body.json_bytes, patience));
+      net::HttpAnswer same{answer.status, std::string(answer.body), {}};
+      if (answer.json_bytes)
+        same.headers.emplace_back("inference-header-content-length", std::to_string(*answer.json_bytes));
+      return Checked(std::move(same));
+    }
     net::HttpQuestion q;
     q.method = method;
     q.url = fmt::format("{}://{}:{}{}", url_.scheme,
@@ -100,6 +111,9 @@ class Client {
     if (body.json_bytes) q.headers.emplace_back("Inference-Header-Content-Length", std::to_string(*body.json_bytes));
     if (!token_.empty()) q.headers.emplace_back("Authorization", "Bearer " + token_);
     ASSIGN_OR_RETURN(auto answer, net::Ask(q, patience));
+    return Checked(std::move(answer));
+  }
+  static Result<net::HttpAnswer> Checked(net::HttpAnswer answer) {
     if (answer.status == 200) return answer;
     wire::Json error;
     const bool said = wire::ParseJson(answer.body, &error).ok() && error.is_object() && error.contains("error") &&
@@ -113,6 +127,7 @@ class Client {
   std::string ca_;
   std::string token_;
   std::unique_ptr<net::GrpcClient> grpc_;
+  std::unique_ptr<net::MailboxClient> mailbox_;
 };
 
 std::string FirstText(const tensor::Tensor& t) {
@@ -278,7 +293,7 @@ void AddInfer(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("--up-to", o->highest_tier,
                    "use only stages up to this tier; what would go higher is shown as deferred");
   verb->add_option("--url", o->url,
-                   "ask a node (or any Open Inference server): http://, https://, grpc:// or grpcs://");
+                   "ask a node (or any Open Inference server): http://, https://, grpc://, grpcs:// or mailbox://PATH");
   verb->add_option("--require-tier", o->require_tier, "with --url: nothing below this tier decides");
   verb->add_option("--token-env", o->token_variable, "with --url: environment variable that holds the bearer token");
   verb->add_option("--ca", o->ca, "with --url: PEM file of who signed the server's certificate");

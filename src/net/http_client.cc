@@ -71,7 +71,7 @@ Result<Url> ParseUrl(const std::string& text) {
                            "\" has no scheme; write for example http://127.0.0.1:8000 or grpc://127.0.0.1:8001");
   u.scheme = text.substr(0, colon);
   std::string rest = text.substr(colon + 3);
-  if (u.scheme == "unix") {
+  if (u.scheme == "mailbox") {
     u.path = rest;
     return u;
   }

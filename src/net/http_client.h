@@ -13,10 +13,10 @@
 namespace ganglion::net {
 
 struct Url {
-  std::string scheme;  // "http", "https", "grpc", "grpcs", "unix"
+  std::string scheme;  // "http", "https", "grpc", "grpcs", "mailbox"
   std::string host;
   std::string port;
-  std::string path;  // begins with "/"; of unix: the socket's
+  std::string path;  // begins with "/"; of mailbox: the socket's
 };
 // "http://127.0.0.1:8000/v2". The port may be left out for http and https. Refuses what has no scheme or host.
 Result<Url> ParseUrl(const std::string& text);

@@ -164,6 +164,8 @@ Refusal RefusalFor(const error_code& ec, const HttpServerOptions& o) {
 
 }  // namespace
 
+class HttpConnection;
+
 // What all kinds of connections share with the server.
 struct Loop;
 struct HttpServer::Impl {
@@ -192,18 +194,19 @@ struct Loop {
   std::unordered_set<HttpConnection*> connections;
   std::thread thread;
 
+  void Run();
   void Sweep();
 };
 
 // The loop whose thread this is.
-thread_local const Loop* running_loop = nullptr;
+static thread_local const Loop* running_loop = nullptr;
 
-class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
+class HttpConnection : public HttpAnswerer, public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(HttpServer::Impl& server, Loop& loop, Front front) : server_(server), loop_(loop), front_(front) {
     server_.connections.fetch_add(1, std::memory_order_relaxed);
   }
-  virtual ~HttpConnection() { server_.connections.fetch_sub(1, std::memory_order_relaxed); }
+  ~HttpConnection() override { server_.connections.fetch_sub(1, std::memory_order_relaxed); }
 
   // On the loop's thread.
   virtual void Start() = 0;
@@ -225,7 +228,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool reading() const { return state_ == State::kReading; }
 
   // Any thread.
-  void Send(HttpResponse response) {
+  void Send(HttpResponse response) override {
     if (running_loop == &loop_) return Reply(std::move(response));
     asio::post(loop_.io, [self = shared_from_this(), r = std::move(response)]() mutable { self->Reply(std::move(r)); });
   }
@@ -299,7 +302,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
         written_ = 0;
         interim_ = true;
         WriteOut();
-        break;
+        if (interim_) break;  // goes on once it is written, or the connection broke
+        continue;
       }
       ReadSome();
       break;
@@ -388,13 +392,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 };
 
 HttpReply::~HttpReply() {
-  if (connection_ != nullptr)
-    connection_->Send({500, R"({"error":"the request was dropped without an answer"})", "application/json", {}});
+  if (to_ != nullptr)
+    to_->Send({500, R"({"error":"the request was dropped without an answer"})", "application/json", {}});
 }
-void HttpReply::Send(HttpResponse response) {
-  auto connection = std::move(connection_);
-  connection->Send(std::move(response));
-}
+void HttpReply::Send(HttpResponse response) { std::exchange(to_, nullptr)->Send(std::move(response)); }
 
 namespace {
 
@@ -492,6 +493,23 @@ class Connection final : public HttpConnection {
 
 }  // namespace
 
+// After something happened the loop looks again for a moment before it sleeps: a client that asks, reads and asks again
+// is back within that time, and waking a sleeping thread would take longer than most answers do.
+void Loop::Run() {
+  const auto guard = asio::make_work_guard(io);
+  constexpr Duration kWatch = std::chrono::microseconds(30);
+  TimePoint last = std::chrono::steady_clock::now();
+  while (!io.stopped()) {
+    if (io.poll() > 0) {
+      last = std::chrono::steady_clock::now();
+    } else if (std::chrono::steady_clock::now() - last < kWatch) {
+      std::this_thread::yield();
+    } else if (io.run_one() > 0) {
+      last = std::chrono::steady_clock::now();
+    }
+  }
+}
+
 void Loop::Sweep() {
   sweep.expires_after(std::chrono::milliseconds(250));
   sweep.async_wait([this](const error_code& ec) {
@@ -580,12 +598,13 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& o
   if (!options.address.empty()) {
     const auto colon = options.address.rfind(':');
     std::string host = options.address.substr(0, colon);
-    if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
     if (host == "localhost") host = "127.0.0.1";
     const auto address = asio::ip::make_address(host, ec);
     int port = -1;
-    if (colon != std::string::npos)
-      std::from_chars(options.address.data() + colon + 1, options.address.data() + options.address.size(), port);
+    const char* const end = options.address.data() + options.address.size();
+    if (colon != std::string::npos && std::from_chars(options.address.data() + colon + 1, end, port).ptr != end)
+      port = -1;
     if (ec || port < 0 || port > 65535)
       return InvalidArgument("address \"" + options.address + "\" is no IP:PORT; write for example 127.0.0.1:8000");
     const asio::ip::tcp::endpoint endpoint(address, static_cast<unsigned short>(port));
@@ -613,7 +632,10 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& o
     first.local->open(asio::local::stream_protocol(), ec);
     if (!ec) first.local->bind(asio::local::stream_protocol::endpoint(options.unix_path), ec);
     if (!ec) first.local->listen(1024, ec);
-    if (ec) return Unavailable("cannot listen on " + options.unix_path + ": " + ec.message());
+    if (ec) {
+      first.local.reset();  // what is there is not ours to remove
+      return Unavailable("cannot listen on " + options.unix_path + ": " + ec.message());
+    }
   }
   if (first.tcp) s.Accept(*first.tcp, Front::kHttp);
   if (first.local) s.Accept(*first.local, Front::kUnix);
@@ -621,8 +643,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& o
     loop->Sweep();
     loop->thread = std::thread([l = loop.get()] {
       running_loop = l;
-      const auto guard = asio::make_work_guard(l->io);
-      l->io.run();
+      l->Run();
     });
   }
   return server;
@@ -657,7 +678,7 @@ HttpServer::~HttpServer() {
   for (auto& loop : impl_->loops) {
     if (loop->thread.joinable()) loop->thread.join();
   }
-  if (!impl_->options.unix_path.empty() && impl_->loops[0]->local) ::unlink(impl_->options.unix_path.c_str());
+  if (!impl_->loops.empty() && impl_->loops[0]->local) ::unlink(impl_->options.unix_path.c_str());
 }
 
 }  // namespace ganglion::net

@@ -50,20 +50,25 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;
 };
 
-class HttpConnection;
+// What can take the answer of a request. Send is called once, on any thread.
+class HttpAnswerer {
+ public:
+  virtual ~HttpAnswerer() = default;
+  virtual void Send(HttpResponse response) = 0;
+};
 
 // The right to answer one request. Destroyed unsent it answers 500.
 class HttpReply {
  public:
   HttpReply() = default;
-  explicit HttpReply(std::shared_ptr<HttpConnection> connection) : connection_(std::move(connection)) {}
+  explicit HttpReply(std::shared_ptr<HttpAnswerer> to) : to_(std::move(to)) {}
   HttpReply(HttpReply&&) noexcept = default;
   HttpReply& operator=(HttpReply&&) = delete;
   ~HttpReply();
   void Send(HttpResponse response);
 
  private:
-  std::shared_ptr<HttpConnection> connection_;
+  std::shared_ptr<HttpAnswerer> to_;
 };
 
 using HttpHandler = std::function<void(const HttpRequest&, HttpReply)>;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "net/inference.pb.h"
+#include "wire/rest.h"
 
 namespace ganglion::net {
 namespace {
@@ -187,6 +188,24 @@ Status ReadTensor(const Input& in, const std::string* raw, wire::InferInput* out
   return {};
 }
 
+// As many as the tensor's bytes, out of what all tensors of a message may claim.
+template <typename Output>
+Result<std::string> SharedZeros(const Output& out, std::size_t* left) {
+  const auto type = tensor::DataTypeFromName(out.datatype());
+  if (!type)
+    return InvalidArgument(fmt::format("tensor \"{}\" has unknown datatype \"{}\"", out.name(), out.datatype()));
+  const auto count = tensor::ElementCount(tensor::Shape(out.shape().begin(), out.shape().end()));
+  if (!count.ok()) return count.status().Within("tensor \"" + out.name() + "\"");
+  // An element of BYTES is at least its length: zeros are empty strings.
+  const std::size_t each = *type == DataType::kBytes ? 4 : tensor::SizeOf(*type);
+  const std::size_t size = static_cast<std::size_t>(*count) * each;
+  if (size > *left)
+    return InvalidArgument(fmt::format("tensor \"{}\" claims {} bytes in shared memory, all may claim {}", out.name(),
+                                       size, wire::kMaxSharedZeroBytes));
+  *left -= size;
+  return std::string(size, '\0');
+}
+
 inference::DataType ConfigType(DataType type) {
   inference::DataType t = inference::TYPE_INVALID;
   const std::string name = type == DataType::kBytes ? "TYPE_STRING" : "TYPE_" + std::string(tensor::Name(type));
@@ -278,15 +297,23 @@ Result<wire::InferResponse> FromProto(const inference::ModelInferResponse& m) {
   RETURN_IF_ERROR(ReadParameters(m.parameters(), &r.parameters, nullptr, nullptr));
   const bool raw = m.raw_output_contents_size() > 0;
   int next_raw = 0;
+  std::size_t zeros_left = wire::kMaxSharedZeroBytes;
   for (const auto& out : m.outputs()) {
     wire::InferInput read;
     std::optional<wire::SharedMemory> shared;
     RETURN_IF_ERROR(ReadParameters(out.parameters(), &read.parameters, &shared, nullptr));
     if (raw && next_raw == m.raw_output_contents_size())
       return InvalidArgument(fmt::format("raw_output_contents has {} entries, there are more outputs", next_raw));
-    RETURN_IF_ERROR(ReadTensor(out, raw ? &m.raw_output_contents(next_raw++) : nullptr, &read));
+    const std::string* contents = raw ? &m.raw_output_contents(next_raw++) : nullptr;
+    std::string zeros;
+    if (shared) {  // the region has the numbers; the tensor keeps datatype and shape, as in REST
+      ASSIGN_OR_RETURN(zeros, SharedZeros(out, &zeros_left));
+      contents = &zeros;
+    }
+    RETURN_IF_ERROR(ReadTensor(out, contents, &read));
     wire::InferOutput o;
     o.name = out.name();
+    o.shared = std::move(shared);
     if (read.owned) {
       o.tensor = std::move(*read.owned);
     } else {

@@ -192,7 +192,7 @@ class NodeFile {
   }
 
   void ReadListen() {
-    auto s = Section::Open(&y_, root_, "", "listen", {"http", "grpc", "metrics", "unix"},
+    auto s = Section::Open(&y_, root_, "", "listen", {"http", "grpc", "metrics", "unix", "mailbox"},
                            "{http: \"127.0.0.1:8000\", grpc: \"off\"}");
     if (!s) return;
     const std::array<std::pair<const char*, std::optional<Address>*>, 3> addresses{
@@ -225,6 +225,11 @@ class NodeFile {
                      fmt::format("{} is taken by listen.{} {}", b->Text(), addresses[i].first, a->Text()));
       }
     }
+    if (const std::string path = s->Text("mailbox"); !path.empty() && path != "off") {
+      c_.listen.mailbox_path = path;
+      if (c_.Path(path).string().size() > 100)
+        s->Mistake("mailbox", "is a path of more than 100 characters, which a socket cannot have");
+    }
     if (const std::string path = s->Text("unix"); !path.empty() && path != "off") {
       c_.listen.unix_path = path;
       const std::string full = c_.Path(path).string();
@@ -232,8 +237,8 @@ class NodeFile {
         s->Mistake("unix",
                    fmt::format("{} has {} bytes; a socket's path has at most {}", full, full.size(), kMaxUnixPath));
     }
-    if (!c_.listen.http && !c_.listen.grpc && c_.listen.unix_path.empty())
-      y_.Error(s->map(), "listen leaves nobody a way in; leave one of http, grpc, unix on");
+    if (!c_.listen.http && !c_.listen.grpc && c_.listen.unix_path.empty() && c_.listen.mailbox_path.empty())
+      y_.Error(s->map(), "listen leaves nobody a way in; leave one of http, grpc, unix, mailbox on");
   }
 
   void ReadParents() {

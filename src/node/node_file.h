@@ -7,7 +7,8 @@
 //   decisions: [./fashion]                 # directories with a decision.yaml
 //   models: [./linear.onnx, {name: big, file: big.onnx}]   # plain models, called after the file unless named
 //   repository: ./models                   # a Triton model repository (model_repository.h)
-//   listen: {http: "127.0.0.1:8000", grpc: "127.0.0.1:8001", metrics: "127.0.0.1:8002", unix: /run/ganglion.sock}
+//   listen: {http: "127.0.0.1:8000", grpc: "127.0.0.1:8001", metrics: "127.0.0.1:8002", unix: /run/ganglion.sock,
+//            mailbox: /run/ganglion.mailbox}
 //   insecure: false
 //   parents:
 //     - url: grpcs://edge.lyon:8001        # or grpc://
@@ -77,7 +78,8 @@ struct ListenConfig {
   std::optional<Address> http = Address{"127.0.0.1", 8000};  // nothing: off
   std::optional<Address> grpc = Address{"127.0.0.1", 8001};
   std::optional<Address> metrics = Address{"127.0.0.1", 8002};
-  std::string unix_path;  // a socket for HTTP, as written; empty: off
+  std::string unix_path;     // HTTP on a Unix socket; as written; empty: off
+  std::string mailbox_path;  // REST through shared memory (net/mailbox.h)
   bool operator==(const ListenConfig&) const = default;
 };
 

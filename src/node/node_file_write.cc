@@ -46,6 +46,7 @@ std::string ListenText(const ListenConfig& listen) {
   c.Add("grpc", listen.grpc != defaults.grpc, AddressText(listen.grpc));
   c.Add("metrics", listen.metrics != defaults.metrics, AddressText(listen.metrics));
   c.Add("unix", !listen.unix_path.empty(), QuoteYaml(listen.unix_path));
+  c.Add("mailbox", !listen.mailbox_path.empty(), QuoteYaml(listen.mailbox_path));
   return c.Line("listen", "\"off\" switches one off; port 0 takes any free one");
 }
 

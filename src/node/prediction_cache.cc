@@ -188,11 +188,30 @@ std::uint64_t PredictionCache::GroupOfModel(std::string_view model) const {
   return cache::HashBytes(model, options_.seed).low;
 }
 
-PredictionCache::Lookup PredictionCache::Find(std::string_view content, TimePoint now, Waiter waiter) {
+bool PredictionCache::Skips(const wire::InferRequest& request) {
+  if (!off_.load(std::memory_order_relaxed)) return false;
+  // The same request gives the same bits, so that repeats among the sample show up.
+  std::uint64_t bits = options_.seed ^ request.inputs.size();
+  for (const auto& in : request.inputs) {
+    const std::size_t n = in.bytes.size();
+    bits = (bits ^ n) * 0x9e3779b97f4a7c15;
+    for (std::size_t i = 0; i < 8 && n >= 8; ++i) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, in.bytes.data() + (n - 8) * (i + 1) / 8, 8);
+      bits = (bits ^ word) * 0x9e3779b97f4a7c15;
+      bits ^= bits >> 32;
+    }
+  }
+  if (cache::PaysOff::InSample(bits >> 16, options_.pays_off.sample_bits)) return false;
+  skipped_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+PredictionCache::Lookup PredictionCache::Find(std::string_view content, TimePoint now, Waiter waiter, bool asked) {
   const bool timed = TimeThisOne();
   const TimePoint began = timed ? clock_.Now() : TimePoint{};
   const cache::Key key{options_.hash(content, options_.seed), content};
-  if (off_.load(std::memory_order_relaxed) &&
+  if (!asked && off_.load(std::memory_order_relaxed) &&
       !cache::PaysOff::InSample(key.hash.high >> 32, options_.pays_off.sample_bits)) {
     skipped_.fetch_add(1, std::memory_order_relaxed);
     return {};

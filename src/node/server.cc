@@ -194,23 +194,26 @@ Status Server::ReadInputs(Pending* p) const {
 
 // True: answered from the cache, or waits for an equal request's answer.
 bool Server::AskCache(const std::shared_ptr<Pending>& p) {
-  if (!cache_ || p->audit) return false;
+  if (!cache_ || p->audit || cache_->Skips(p->call->request)) return false;
   thread_local std::string key;
   key.clear();
   std::string served = p->served->digest;
   served += static_cast<char>('0' + p->first_stage);
   if (!AppendKey(p->call->request, served, &key)) return false;
-  auto found = cache_->Find(key, Now(), [this, p](const PredictionCache::Value& value) {
-    if (p->answered.load()) return;
-    if (value != nullptr) {
-      p->hit = true;
-      Answer(p, ForCaller(*p, *value));
-    } else if (executor_->idle_workers() > 0) {
-      executor_->Post([this, p] { Compute(p); });
-    } else {
-      executor_->Soon([this, p] { Compute(p); });
-    }
-  });
+  auto found = cache_->Find(
+      key, Now(),
+      [this, p](const PredictionCache::Value& value) {
+        if (p->answered.load()) return;
+        if (value != nullptr) {
+          p->hit = true;
+          Answer(p, ForCaller(*p, *value));
+        } else if (executor_->idle_workers() > 0) {
+          executor_->Post([this, p] { Compute(p); });
+        } else {
+          executor_->Soon([this, p] { Compute(p); });
+        }
+      },
+      true);
   using Kind = PredictionCache::Lookup::Kind;
   switch (found.kind) {
     case Kind::kHit:

@@ -36,6 +36,7 @@
 namespace ganglion::net {
 class GrpcServer;
 class HttpServer;
+class MailboxServer;
 struct TlsFiles;
 }  // namespace ganglion::net
 
@@ -154,6 +155,7 @@ class Server final : public net::Service {
 
   std::unique_ptr<net::TlsFiles> tls_;
   std::unique_ptr<net::HttpServer> http_;
+  std::unique_ptr<net::MailboxServer> mailbox_;
   std::unique_ptr<net::HttpServer> metrics_;
   std::unique_ptr<net::GrpcServer> grpc_;
 };

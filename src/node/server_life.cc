@@ -7,6 +7,7 @@
 #include "net/grpc_server.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
+#include "net/mailbox.h"
 #include "net/rest_front.h"
 #include "node/answers.h"
 #include "node/server.h"
@@ -131,6 +132,7 @@ Server::~Server() {
   parents_.reset();
   grpc_.reset();
   http_.reset();
+  mailbox_.reset();
   metrics_.reset();
   if (traces_) traces_->Stop();
 }
@@ -158,6 +160,11 @@ Status Server::Listen() {
     o.idle = config_.limits.idle;
     o.tls = tls_.get();
     ASSIGN_OR_RETURN(http_, net::HttpServer::Start(o, net::MakeRestFront(this)));
+  }
+  if (!config_.listen.mailbox_path.empty()) {
+    net::MailboxOptions o;
+    o.path = config_.Path(config_.listen.mailbox_path).string();
+    ASSIGN_OR_RETURN(mailbox_, net::MailboxServer::Start(o, net::MakeRestFront(this)));
   }
   if (config_.listen.grpc) {
     net::GrpcServerOptions o;
