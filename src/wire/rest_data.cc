@@ -198,7 +198,8 @@ bool ReadPlainFloats(std::string_view text, std::int64_t count, float* out) {
               (number >= static_cast<double>(std::numeric_limits<float>::min()) || number == 0);
       out[i] = static_cast<float>(negative ? -number : number);
     }
-    if (!plain && std::from_chars(begin, p, out[i]).ec != std::errc()) return false;
+    // The library takes what is half way beyond the largest FP32 for infinity without a word.
+    if (!plain && (std::from_chars(begin, p, out[i]).ec != std::errc() || !std::isfinite(out[i]))) return false;
     while (p != end && IsSpace(*p)) ++p;
     if (p == end || *p++ != (i + 1 == count ? ']' : ',')) return false;
   }
