@@ -4,6 +4,7 @@
 
 #include "calibrate.h"
 #include "data/data.h"
+#include "demo_live.h"
 #include "evaluate.h"
 #include "evaluation/report.h"
 #include "node/node.h"
@@ -24,27 +25,45 @@ struct Options {
   int threads = 2;
   double effort = 1;
   bool quiet = false;
+  bool live = false;
+  double seconds = 60;
+  double rate = 200;
 };
 
-// The main job on real images: 50,000 rows train (once), 10,000 others calibrate, the 10,000 test rows are decided.
-Status Run(Context& context, const Options& o) {
-  const fs::path dir = fs::path(o.out) / "fashion";
+fs::path Dir(const Options& o) { return fs::path(o.out) / "fashion"; }
+
+// Of the real images 50,000 rows train (once) and 10,000 others calibrate.
+Status Train(Context& context, const Options& o) {
+  const fs::path dir = Dir(o);
   if (!training::LadderIsTrained(dir, o.seed, o.effort)) {
     fmt::print("training the ladder on 50,000 images, once (about a minute on two cores); Ctrl-C keeps what is done\n");
     std::fflush(stdout);
-    RETURN_IF_ERROR(TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet}));
+    const Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet});
+    if (s.code() == Code::kCancelled) return Cancelled(s.message() + "; the next run goes on there");
+    return s;
   }
-  {
-    ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir, {.with_lock = false}));
-    ASSIGN_OR_RETURN(const auto held_out,
-                     data::LoadDataset((fs::path(o.data) / "train").string(), {.begin = 50'000, .end = 60'000}));
-    node::CalibrateOptions options;
-    options.promise = open->config().promise;
-    options.seed = o.seed;
-    ASSIGN_OR_RETURN(const auto calibrated, CalibrateTo(*open, held_out, dir, options));
-    fmt::print("calibrated on 10,000 held-out images: {}\n\n", Summary(calibrated.lock));
-    for (const auto& remark : calibrated.remarks) fmt::print("{}\n", Paint(remark, Colour::kYellow, ColourOut()));
-  }
+  return {};
+}
+
+Status Calibrate(Context& context, const Options& o) {
+  const fs::path dir = Dir(o);
+  ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir, {.with_lock = false}));
+  ASSIGN_OR_RETURN(const auto held_out,
+                   data::LoadDataset((fs::path(o.data) / "train").string(), {.begin = 50'000, .end = 60'000}));
+  node::CalibrateOptions options;
+  options.promise = open->config().promise;
+  options.seed = o.seed;
+  ASSIGN_OR_RETURN(const auto calibrated, CalibrateTo(*open, held_out, dir, options));
+  fmt::print("calibrated on 10,000 held-out images: {}\n\n", Summary(calibrated.lock));
+  for (const auto& remark : calibrated.remarks) fmt::print("{}\n", Paint(remark, Colour::kYellow, ColourOut()));
+  return {};
+}
+
+// The main job on real images: the 10,000 test rows are decided on a virtual clock.
+Status Run(Context& context, const Options& o) {
+  const fs::path dir = Dir(o);
+  RETURN_IF_ERROR(Train(context, o));
+  RETURN_IF_ERROR(Calibrate(context, o));
   ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, dir));
   ASSIGN_OR_RETURN(const auto test, data::LoadDataset((fs::path(o.data) / "t10k").string()));
   ASSIGN_OR_RETURN(const auto report, EvaluateOn(*decision, test, {}));
@@ -57,6 +76,16 @@ Status Run(Context& context, const Options& o) {
   return {};
 }
 
+// The same ladder behind four running nodes. What is trained and calibrated is not done again.
+Status RunLive(Context& context, const Options& o) {
+  const fs::path dir = Dir(o);
+  RETURN_IF_ERROR(Train(context, o));
+  if (!node::Decision::Open(context.engine, dir).ok()) RETURN_IF_ERROR(Calibrate(context, o));
+  const fs::path out = o.out;
+  return app::RunLive(
+      context, {dir, o.data, out / "live", o.json.empty() ? out / "live.json" : fs::path(o.json), o.seconds, o.rate});
+}
+
 }  // namespace
 
 void AddDemo(CLI::App& app, Context& context, int& exit_code) {
@@ -65,7 +94,7 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code) {
       "demo", "Decide 10,000 real images by a certified four-tier cascade, against everything in the cloud");
   verb->add_option("--data", o->data, "the folder of Fashion-MNIST")->capture_default_str();
   verb->add_option("--out", o->out, "where models and reports go")->capture_default_str();
-  verb->add_option("--json", o->json, "default OUT/demo.json");
+  verb->add_option("--json", o->json, "default OUT/demo.json, with --live OUT/live.json");
   verb->add_option("--seed", o->seed, "of the training and of the calibration's split")->capture_default_str();
   verb->add_option("--threads", o->threads, "models trained at the same time")
       ->capture_default_str()
@@ -74,11 +103,19 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code) {
       ->capture_default_str()
       ->check(CLI::Range(.01, 1.));
   verb->add_flag("--quiet", o->quiet, "no progress bar");
+  auto* live = verb->add_flag("--live", o->live,
+                              "four running nodes instead: kill the upper three one by one, and bring them back");
+  verb->add_option("--seconds", o->seconds, "with --live: how long, in all")
+      ->capture_default_str()
+      ->check(CLI::Range(45., 85.))
+      ->needs(live);
+  verb->add_option("--rate", o->rate, "with --live: images a second")
+      ->capture_default_str()
+      ->check(CLI::Range(20., 1000.))
+      ->needs(live);
   verb->callback([&context, &exit_code, o] {
     context.stops_gracefully = true;
-    auto s = Run(context, *o);
-    if (s.code() == Code::kCancelled) s = Cancelled(s.message() + "; the next run goes on there");
-    if (!s.ok()) exit_code = Fail("demo", s);
+    if (const auto s = o->live ? RunLive(context, *o) : Run(context, *o); !s.ok()) exit_code = Fail("demo", s);
   });
 }
 

@@ -7,6 +7,8 @@
 #include "data/file.h"
 #include "model/model.h"
 #include "node/node.h"
+#include "node/node_file.h"
+#include "node/remote_stage.h"
 #include "verbs.h"
 
 namespace ganglion::app {
@@ -48,8 +50,6 @@ Result<std::pair<topology::Tier, std::vector<std::string>>> ParseStage(const std
   if (!tier)
     return InvalidArgument(fmt::format("{} \"{}\": \"{}\" is no tier; one of device, edge, region, global", option,
                                        text, text.substr(0, equals)));
-  if (text.find("://") != std::string::npos)
-    return Unimplemented(fmt::format("{} \"{}\": a stage on another server is not in this version yet", option, text));
   std::vector<std::string> files;
   std::string file;
   for (const char c : text.substr(equals + 1) + ",") {
@@ -61,6 +61,63 @@ Result<std::pair<topology::Tier, std::vector<std::string>>> ParseStage(const std
   }
   if (files.empty()) return InvalidArgument(fmt::format("{} \"{}\" names no file", option, text));
   return std::make_pair(*tier, files);
+}
+
+// A node file for each tier that computes something, asking the next one up: on one machine as it is, apart once the
+// hosts are put in.
+Result<std::string> WriteNodes(const node::Decision& decision, const fs::path& dir, bool force) {
+  struct Place {
+    topology::Tier tier;
+    const node::Stage* server = nullptr;
+  };
+  std::vector<Place> places;
+  const auto& stages = decision.config().stages;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    if (places.empty() || places.back().tier != stages[i].tier) places.push_back({stages[i].tier});
+    if (decision.stage(i).remote() != nullptr) places.back().server = &decision.stage(i);
+  }
+  std::string written;
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    if (places[i].server != nullptr) continue;
+    const auto ports = [](topology::Tier tier) { return 8000 + 100 * static_cast<int>(tier); };
+    node::NodeConfig c;
+    c.name = std::string(topology::Name(places[i].tier));
+    c.tier = places[i].tier;
+    c.dir = dir;
+    c.decisions = {"."};
+    const int port = ports(places[i].tier);
+    c.listen.http = node::Address{"127.0.0.1", port};
+    c.listen.grpc = node::Address{"127.0.0.1", port + 1};
+    c.listen.metrics = node::Address{"127.0.0.1", port + 2};
+    if (i + 1 < places.size()) {
+      node::ParentConfig parent;
+      if (const node::Stage* server = places[i + 1].server) {
+        ASSIGN_OR_RETURN(const auto url, node::ParseRemoteUrl(server->config().server));
+        parent.url = fmt::format("{}://{}", url.tls ? "grpcs" : "grpc", url.target);
+        ASSIGN_OR_RETURN(parent.address, node::ParseAddress(url.target));
+        parent.tls = url.tls;
+        parent.model = url.model;
+        parent.version = url.version;
+        parent.tier = places[i + 1].tier;
+        for (std::size_t k = 0; k < decision.config().inputs.size(); ++k) {
+          const std::string& ours = decision.config().inputs[k].name;
+          if (server->remote()->input(k) != ours) parent.inputs[ours] = server->remote()->input(k);
+        }
+        parent.output = server->remote()->output();
+      } else {
+        parent.address = node::Address{"127.0.0.1", ports(places[i + 1].tier) + 1};
+        parent.url = "grpc://" + parent.address.Text();
+      }
+      parent.name = parent.address.Text();
+      c.parents.push_back(std::move(parent));
+    }
+    const fs::path file = dir / fmt::format("node.{}.yaml", topology::Name(c.tier));
+    std::error_code ignored;
+    if (fs::exists(file, ignored) && !force) continue;
+    RETURN_IF_ERROR(data::WriteFileAtomically(file, node::WriteNodeFile(c)));
+    written += (written.empty() ? "" : ", ") + file.string();
+  }
+  return written.empty() ? std::string("no node file: they exist") : written;
 }
 
 Status Run(Context& context, const Options& o) {
@@ -79,7 +136,12 @@ Status Run(Context& context, const Options& o) {
     ASSIGN_OR_RETURN(const auto parsed, ParseStage(text, "--stage"));
     node::StageConfig stage;
     stage.tier = parsed.first;
-    for (const auto& file : parsed.second) {
+    if (const std::string url = text.substr(text.find('=') + 1); url.find("://") != std::string::npos) {
+      const auto remote = node::ParseRemoteUrl(url);
+      if (!remote.ok()) return remote.status().Within("--stage " + text);
+      stage.server = url;
+    }
+    for (const auto& file : stage.server.empty() ? parsed.second : std::vector<std::string>()) {
       ASSIGN_OR_RETURN(auto name, CopyIn(file, dir));
       stage.models.push_back(std::move(name));
     }
@@ -108,6 +170,8 @@ Status Run(Context& context, const Options& o) {
   }
   // The decision takes what the first graph of the first stage takes, any number of rows at a time.
   const auto& first = config.stages[0];
+  if (!first.server.empty())
+    return InvalidArgument("the first --stage must be a model here; another server can be one of those above it");
   const std::string file = first.pre.empty() ? first.models[0] : first.pre;
   ASSIGN_OR_RETURN(std::string bytes, data::ReadFile(dir / file, limits::kMaxModelBytes));
   ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes(file, std::move(bytes)));
@@ -134,6 +198,8 @@ Status Run(Context& context, const Options& o) {
     for (const auto& f : decision->stage(i).files()) files += fmt::format(" {}@{}", f.file, f.digest.Short());
     fmt::print("  {}:{}\n", topology::Name(config.stages[i].tier), files);
   }
+  ASSIGN_OR_RETURN(const std::string nodes, WriteNodes(*decision, dir, o.force));
+  fmt::print("wrote {}\n", nodes);
   fmt::print("next: ganglion calibrate {} --data F (rows that no model was trained on)\n", dir.string());
   return {};
 }
@@ -144,8 +210,10 @@ void AddInit(CLI::App& app, Context& context, int& exit_code) {
   auto o = std::make_shared<Options>();
   auto* verb = app.add_subcommand("init", "Make a decision directory from your own ONNX files");
   verb->add_option("name", o->name, "the directory to make")->required();
-  verb->add_option("--stage", o->stages,
-                   "TIER=FILE, or TIER=FILE,FILE for an ensemble; from device up, once for each stage")
+  verb->add_option(
+          "--stage", o->stages,
+          "TIER=FILE, TIER=FILE,FILE for an ensemble, or TIER=grpc://HOST:PORT/MODEL for another server's; from "
+          "device up, once for each stage")
       ->allow_extra_args(false)
       ->required();
   verb->add_option("--pre", o->pre,

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <mutex>
 #include <sstream>
+#include <unordered_map>
 
 #include "net/inference.grpc.pb.h"
 #include "net/proto.h"
@@ -80,15 +81,42 @@ class UnaryCall final : public InferCall {
   inference::ModelInferResponse* response_;
 };
 
+// The streams that are open, since nobody else would end them when the node ends: a child keeps its stream for ever.
+class Stream;
+class OpenStreams {
+ public:
+  void Add(const std::shared_ptr<Stream>& stream);
+  void Remove(Stream* stream);
+  // Ends them all, and those that are added from now on.
+  void Drain();
+
+ private:
+  std::mutex mutex_;
+  bool draining_ = false;
+  std::unordered_map<Stream*, std::weak_ptr<Stream>> open_;
+};
+
 // One ModelStreamInfer. Lives until gRPC is done with it and no call of it is under way.
 class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>,
                      public std::enable_shared_from_this<Stream> {
  public:
-  Stream(net::Service* service, CallContext context) : service_(service), context_(std::move(context)) {}
+  Stream(net::Service* service, OpenStreams* open, CallContext context)
+      : service_(service), open_(open), context_(std::move(context)) {}
 
   void Begin() {
     self_ = shared_from_this();
     Read();
+  }
+
+  // Reads no more, and ends when what it has read is answered.
+  void Drain() {
+    bool finish = false;
+    {
+      std::lock_guard lock(mutex_);
+      draining_ = true;
+      finish = ShouldFinish();
+    }
+    if (finish) Finish(grpc::Status::OK);
   }
 
   void OnReadDone(bool ok) override {
@@ -102,13 +130,14 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
       if (finish) Finish(grpc::Status::OK);
       return;
     }
-    auto call = std::make_unique<Call>(shared_from_this(), std::move(incoming_));
     bool more = false;
     {
       std::lock_guard lock(mutex_);
-      more = ++under_way_ < GrpcServer::kMaxPerStream;
+      if (finished_) return;  // it came as the stream was ended; its sender sees that it was not answered
+      more = ++under_way_ < GrpcServer::kMaxPerStream && !draining_;
       reading_ = more;
     }
+    auto call = std::make_unique<Call>(shared_from_this(), std::move(incoming_));
     if (more) Read();
     Call::Run(std::move(call), service_, context_);
   }
@@ -139,7 +168,10 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
     std::lock_guard lock(mutex_);
     broken_ = true;
   }
-  void OnDone() override { const auto last = std::move(self_); }
+  void OnDone() override {
+    open_->Remove(this);
+    const auto last = std::move(self_);
+  }
 
  private:
   class Call final : public InferCall {
@@ -194,7 +226,7 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
           next = &replies_.front();
         }
       }
-      if (!reading_ && !read_over_) read = reading_ = true;
+      if (!reading_ && !read_over_ && !draining_) read = reading_ = true;
       finish = ShouldFinish();
     }
     if (next != nullptr) StartWrite(next);
@@ -204,12 +236,13 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
 
   // Under the lock; true once.
   bool ShouldFinish() {
-    if (!read_over_ || under_way_ > 0 || writing_ || finished_) return false;
+    if ((!read_over_ && !draining_) || under_way_ > 0 || writing_ || finished_) return false;
     finished_ = true;
     return true;
   }
 
   net::Service* service_;
+  OpenStreams* open_;
   const CallContext context_;
   std::unique_ptr<inference::ModelInferRequest> incoming_;
   std::shared_ptr<Stream> self_;
@@ -218,10 +251,36 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
   int under_way_ = 0;
   bool reading_ = true;
   bool read_over_ = false;
+  bool draining_ = false;
   bool writing_ = false;
   bool broken_ = false;
   bool finished_ = false;
 };
+
+void OpenStreams::Add(const std::shared_ptr<Stream>& stream) {
+  bool late = false;
+  {
+    std::lock_guard lock(mutex_);
+    open_.emplace(stream.get(), stream);
+    late = draining_;
+  }
+  if (late) stream->Drain();
+}
+void OpenStreams::Remove(Stream* stream) {
+  std::lock_guard lock(mutex_);
+  open_.erase(stream);
+}
+void OpenStreams::Drain() {
+  std::vector<std::shared_ptr<Stream>> all;
+  {
+    std::lock_guard lock(mutex_);
+    draining_ = true;
+    for (const auto& [key, stream] : open_) {
+      if (auto alive = stream.lock()) all.push_back(std::move(alive));
+    }
+  }
+  for (const auto& stream : all) stream->Drain();
+}
 
 class Endpoint final : public inference::GRPCInferenceService::CallbackService {
  public:
@@ -247,10 +306,12 @@ class Endpoint final : public inference::GRPCInferenceService::CallbackService {
 
   grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>* ModelStreamInfer(
       Context* context) override {
-    auto stream = std::make_shared<Stream>(service_, ContextOf(*context));
+    auto stream = std::make_shared<Stream>(service_, &streams_, ContextOf(*context));
     stream->Begin();
+    streams_.Add(stream);
     return stream.get();
   }
+  void Drain() { streams_.Drain(); }
 
   Reactor* ServerLive(Context* c, const inference::ServerLiveRequest*, inference::ServerLiveResponse* r) override {
     r->set_live(service_->Live());
@@ -356,6 +417,7 @@ class Endpoint final : public inference::GRPCInferenceService::CallbackService {
   }
 
   net::Service* service_;
+  OpenStreams streams_;
 };
 
 Result<std::string> ReadPem(const char* what, const std::string& path) {
@@ -422,6 +484,7 @@ int GrpcServer::port() const { return impl_->port; }
 
 void GrpcServer::Shutdown(Duration patience) {
   if (impl_->server == nullptr) return;
+  impl_->endpoint.Drain();
   impl_->server->Shutdown(std::chrono::system_clock::now() +
                           std::chrono::duration_cast<std::chrono::system_clock::duration>(patience));
   impl_->server.reset();

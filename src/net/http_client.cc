@@ -92,8 +92,8 @@ Result<Url> ParseUrl(const std::string& text) {
 Result<HttpAnswer> Ask(const HttpQuestion& q, Duration patience) {
   ASSIGN_OR_RETURN(const Url url, ParseUrl(q.url));
   if (url.scheme != "http" && url.scheme != "https") return InvalidArgument(q.url + " is not http or https");
-  const auto verb = http::string_to_verb(q.method);
-  http::request<http::string_body> request(verb, url.path, 11);
+  http::request<http::string_body> request(http::verb::get, url.path, 11);
+  request.method_string(q.method);  // also those that Beast has no name for
   request.set(http::field::host, url.host + ":" + url.port);
   request.set(http::field::connection, "close");
   for (const auto& [name, value] : q.headers) request.set(name, value);

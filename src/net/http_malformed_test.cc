@@ -101,7 +101,7 @@ const Case kCases[] = {
     {"PrefaceOfHttp2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false, 505},
     {"NoTarget", "GET  HTTP/1.1\r\n\r\n", false, 400},
     {"NoMethod", " / HTTP/1.1\r\n\r\n", false, 400},
-    {"QuotesAndBackslashes", "GET \"\\\" \"\\\"\r\n\r\n", false, 400},
+    {"QuotesAndBackslashes", "GET \"\\\" \"\\\"HTTP/1.1\r\n\r\n", false, 505},
     {"ControlInTheTarget", "GET /a\tb HTTP/1.1\r\n\r\n", false, 400},
     {"NulInTheTarget", Bytes("GET /a\0b HTTP/1.1\r\n\r\n"sv), false, 400},
     {"NulInAHeader", Bytes("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n"sv), false, 400},

@@ -550,7 +550,7 @@ void HttpServer::Impl::Accept(Acceptor& acceptor, Front front) {
         if (connections.load(std::memory_order_relaxed) >= options.max_connections) {
           static constexpr char kFull[] =
               "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: "
-              "close\r\nContent-Length: 40\r\n\r\n{\"error\":\"too many connections; retry\"}\r\n";
+              "close\r\nContent-Length: 39\r\n\r\n{\"error\":\"too many connections; retry\"}";
           s.send(asio::buffer(kFull, sizeof kFull - 1), MSG_NOSIGNAL | MSG_DONTWAIT, ignored);
           s.close(ignored);
         } else {

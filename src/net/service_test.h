@@ -2,7 +2,7 @@
 // asked.
 //
 // A test says what happens to the next requests: an answer at once, an answer from another thread, a refusal, no answer
-// until told (`Release`), or a call that is dropped. Every model exists but "absent". A service; thread-safe.
+// until told (`Release`), or a call that is dropped. Every model exists but those named "absent...". A service; thread-safe.
 #pragma once
 
 #include <chrono>
@@ -154,13 +154,13 @@ class RecordingService final : public Service {
   }
   bool ModelReady(const std::string& model, const std::string& version) const override {
     Ask("ready " + model + " " + version);
-    return model != "absent";
+    return !Absent(model);
   }
   wire::ServerMetadata ServerMetadata() const override { return {"recorder", "7", {"statistics", "binary_tensor_data"}}; }
   // "two" has two inputs.
   Result<wire::ModelMetadata> ModelMetadata(const std::string& model, const std::string& version) const override {
     Ask("metadata " + model + " " + version);
-    if (model == "absent") return NotFound("no model \"" + model + "\"");
+    if (Absent(model)) return NotFound("no model \"" + model + "\"");
     wire::ModelMetadata m{model, {"1"}, "onnxruntime_onnx", {{"x", tensor::DataType::kFp32, {-1, 2}}}, {}};
     m.outputs = m.inputs;
     if (model == "two") m.inputs.push_back({"y", tensor::DataType::kBytes, {-1}});
@@ -168,14 +168,14 @@ class RecordingService final : public Service {
   }
   Result<wire::ModelConfig> ModelConfig(const std::string& model, const std::string& version) const override {
     Ask("config " + model + " " + version);
-    if (model == "absent") return NotFound("no model \"" + model + "\"");
+    if (Absent(model)) return NotFound("no model \"" + model + "\"");
     const std::vector<tensor::Spec> specs{{"x", tensor::DataType::kFp32, {2}}, {"s", tensor::DataType::kBytes, {1}}};
     return wire::ModelConfig{model, "onnxruntime_onnx", "onnxruntime", 8, specs, specs};
   }
   Result<std::vector<wire::ModelStatistics>> Statistics(const std::string& model,
                                                         const std::string& version) const override {
     Ask("stats " + model + " " + version);
-    if (model == "absent") return NotFound("no model \"" + model + "\"");
+    if (Absent(model)) return NotFound("no model \"" + model + "\"");
     wire::ModelStatistics s;
     s.name = model.empty() ? "m" : model;
     s.version = "1";
@@ -192,11 +192,11 @@ class RecordingService final : public Service {
   }
   void Load(const std::string& model, std::function<void(Status)> done) override {
     Ask("load " + model);
-    done(model == "absent" ? NotFound("no model \"" + model + "\"") : Status());
+    done(Absent(model) ? NotFound("no model \"" + model + "\"") : Status());
   }
   void Unload(const std::string& model, std::function<void(Status)> done) override {
     Ask("unload " + model);
-    done(model == "absent" ? NotFound("no model \"" + model + "\"") : Status());
+    done(Absent(model) ? NotFound("no model \"" + model + "\"") : Status());
   }
   Result<std::vector<wire::SharedMemoryRegion>> SharedMemoryStatus(const std::string& name) const override {
     std::lock_guard lock(mutex_);
@@ -224,6 +224,7 @@ class RecordingService final : public Service {
   std::string StatusJson() const override { return R"({"node":"recorder"})"; }
 
  private:
+  static bool Absent(const std::string& model) { return model.rfind("absent", 0) == 0; }
   static SeenRequest Copy(const InferCall& call) {
     const wire::InferRequest& q = call.request;
     SeenRequest seen{q.model, q.version, q.id, q.parameters, {}, q.outputs, call.context};

@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "data/file.h"
+#include "node/remote_stage.h"
 #include "node/yaml.h"
 
 namespace ganglion::node {
@@ -93,7 +94,7 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
     return stage;
   }
   const std::string at = where + ".";
-  y.KnownKeys(node, at, {"tier", "model", "ensemble", "pre", "post", "confidence", "rules"});
+  y.KnownKeys(node, at, {"tier", "model", "ensemble", "server", "pre", "post", "confidence", "rules"});
   if (const auto tier = y.Text(node, at, "tier", true)) {
     const auto t = topology::TierFromName(*tier);
     if (t) {
@@ -105,7 +106,16 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
   const bool model = node["model"].IsDefined();
   const bool ensemble = node["ensemble"].IsDefined();
   const bool rules = node["rules"].IsDefined();
-  if (model + ensemble + rules != 1) y.Error(node, where + " takes one of rules, model and ensemble");
+  const bool server = node["server"].IsDefined();
+  if (model + ensemble + rules + server != 1) y.Error(node, where + " takes one of rules, model, ensemble and server");
+  if (server) {
+    stage.server = y.Text(node, at, "server").value_or("");
+    if (const auto url = ParseRemoteUrl(stage.server); !url.ok())
+      y.Error(node["server"], at + "server " + url.status().message());
+    for (const char* key : {"pre", "post"}) {
+      if (node[key].IsDefined()) y.Error(node[key], at + key + " does not go with server; it is for models here");
+    }
+  }
   if (rules) {
     stage.rules = y.Text(node, at, "rules").value_or("");
     for (const char* key : {"pre", "post", "confidence"}) {
@@ -303,6 +313,8 @@ std::string WriteDecisionFile(const DecisionConfig& c) {
     text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));
     if (!s.rules.empty()) {
       text += "rules: " + Quote(s.rules);
+    } else if (!s.server.empty()) {
+      text += "server: \"" + s.server + "\"";
     } else if (s.models.size() == 1) {
       text += "model: " + Quote(s.models[0]);
     } else {

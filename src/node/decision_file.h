@@ -13,7 +13,7 @@
 //     - {tier: device, rules: rules.yaml}
 //     - {tier: device, model: small.onnx, confidence: margin}
 //     - {tier: edge, model: medium.onnx, pre: resize.onnx}
-//     - {tier: global, ensemble: [a.onnx, b.onnx]}
+//     - {tier: global, ensemble: [a.onnx, b.onnx]}     # or: server: "grpc://triton:8001/big"
 //
 // confidence: auto (default: the measure that ranks wrong answers lowest on the tuning half), max_probability, margin,
 // entropy, or {output: NAME}, an output of the model (or of post) that says it, in [0, 1].
@@ -47,7 +47,8 @@ struct StageConfig {
   std::string post;
   std::optional<calibration::Measure> measure;  // nothing: auto
   std::string confidence_output;                // empty: from the logits
-  std::string rules;                // a rules file (rules_file.h) instead of models
+  std::string rules;                            // a rules file (rules_file.h) instead of models
+  std::string server;                           // or another server's model: grpc://HOST:PORT/MODEL (remote_stage.h)
 };
 
 struct DecisionConfig {

@@ -54,6 +54,11 @@ class Flow::StageWait final : public Waiting {
   bool Collect(std::vector<std::vector<std::byte>>* into) override {
     std::lock_guard lock(flow_->mutex_);
     if (flow_->waiting_ != token_) return false;
+    const TimePoint now = Now();
+    flow_->result_.queued += now - flow_->wait_began_;
+    flow_->for_worker_ = false;  // it has one
+    // Waiting for a worker is not slowness of the stage.
+    if (flow_->permit_ && !flow_->permit_->probe) flow_->permit_->at = now;
     std::vector<Tensor> copies;
     const auto views = flow_->Select(open_, &copies);
     into->resize(views.size());
@@ -62,8 +67,8 @@ class Flow::StageWait final : public Waiting {
     return true;
   }
   void Deliver(Result<std::vector<Tensor>> outputs, Duration queued) override {
+    (void)queued;
     if (!flow_->Claim(token_)) return;
-    flow_->result_.queued += queued;
     flow_->Judge(stage_, open_, outputs);
     flow_->plan_.may_run_here = true;  // this is a worker
     flow_->Advance();
@@ -153,8 +158,10 @@ std::vector<tensor::View> Flow::Select(const std::vector<std::size_t>& open, std
   return views;
 }
 
-std::uint64_t Flow::BeginWait() {
+std::uint64_t Flow::BeginWait(bool for_worker) {
   std::lock_guard lock(mutex_);
+  for_worker_ = for_worker;
+  wait_began_ = Now();
   return waiting_ = ++waits_;
 }
 
@@ -164,6 +171,7 @@ bool Flow::Claim(std::uint64_t token) {
     std::lock_guard lock(mutex_);
     if (waiting_ != token) return false;
     waiting_ = 0;
+    if (std::exchange(for_worker_, false)) result_.queued += Now() - wait_began_;
     timer = std::exchange(timer_, {});
   }
   plan_.executor->Cancel(timer);
@@ -187,12 +195,19 @@ void Flow::Advance() {
     }
     if (IsAbove(stage)) return AskAbove(open);
     const LocalStage& local = plan_.served->stages[stage];
+    const TimePoint now = Now();
+    permit_ = local.breaker->With([now](breaker::CircuitBreaker& b) { return b.TryAcquire(now); });
+    if (!permit_) {  // it keeps failing: the next stage is its fallback
+      failure_ = Unavailable(fmt::format("{}: breaker open, stage {} keeps failing", plan_.served->name, local.name));
+      FailAll(open, Reason::kFailed);
+      continue;
+    }
     const bool is_short = local.runner->usual() * static_cast<std::int64_t>(open.size()) < kShortRun;
     if (plan_.may_run_here && is_short) {
       RunLocal(stage, open);
       continue;
     }
-    const std::uint64_t token = BeginWait();
+    const std::uint64_t token = BeginWait(true);
     auto waiting = std::make_shared<StageWait>(shared_from_this(), token, stage, open);
     {
       std::lock_guard lock(mutex_);
@@ -229,8 +244,10 @@ void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, const 
   const TimePoint now = Now();
   Status ran = outputs.status();
   if (ran.ok()) ran = decision.CheckScores(stage, (*outputs)[0].As<float>());
-  const Duration usual = local.runner->usual();
-  local.seconds->Observe(usual);
+  if (const auto permit = std::exchange(permit_, std::nullopt)) {
+    local.seconds->Observe(now - permit->at);
+    local.breaker->With([&](breaker::CircuitBreaker& b) { b.Report(*permit, ran.ok(), now); });
+  }
   if (!ran.ok()) {
     failure_ = ran;
     return FailAll(open, Reason::kFailed);
@@ -286,7 +303,9 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
     q.request.outputs.push_back({output, false, 0, {}, {}});
   if (!plan_.unit.empty()) q.request.parameters.push_back({"unit", plan_.unit});
   if (plan_.audit) {
-    q.request.parameters.push_back({"require_tier", std::string(topology::Name(config.stages.back().tier))});
+    // What was required, or the next above what has been computed here.
+    const std::size_t next = std::max(std::min(plan_.first_stage, config.stages.size() - 1), local_);
+    q.request.parameters.push_back({"require_tier", std::string(topology::Name(config.stages[next].tier))});
   } else if (local_ > 0) {
     q.request.parameters.push_back({"above_tier", std::string(topology::Name(policy_.stages[local_ - 1].tier))});
   }
@@ -300,7 +319,7 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
   q.hop = plan_.hop + 1;
   q.audit = plan_.audit;
   result_.asked_above += open.size();
-  const std::uint64_t token = BeginWait();
+  const std::uint64_t token = BeginWait(false);
   plan_.parents->Ask(std::move(q), [self = shared_from_this(), token, open](Reply reply) {
     if (!self->Claim(token)) return;
     self->TakeReply(open, std::move(reply));
@@ -371,6 +390,8 @@ Status Flow::ReadReply(const std::vector<std::size_t>& open, const Reply& reply)
     const std::int64_t l = label->As<std::int64_t>()[i];
     if (!t || l < 0 || (decision.classes() != 0 && static_cast<std::size_t>(l) >= decision.classes()))
       return DataLoss(fmt::format("the answer names class {} and tier \"{}\"", l, tiers[i]));
+    if (const float c = confidence->As<float>()[i]; !(c >= 0 && c <= 1))
+      return DataLoss(fmt::format("the answer has confidence {}", c));
   }
   for (std::size_t i = 0; i < n; ++i) {
     Row& row = rows_[open[i]];

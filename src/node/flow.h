@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -102,7 +103,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   std::vector<tensor::View> Select(const std::vector<std::size_t>& open, std::vector<tensor::Tensor>* tensors) const;
   bool IsAbove(std::size_t stage) const { return stage >= local_; }
 
-  std::uint64_t BeginWait();
+  std::uint64_t BeginWait(bool for_worker);
   bool Claim(std::uint64_t token);  // true: the flow is the caller's
 
   FlowPlan plan_;
@@ -116,6 +117,9 @@ class Flow : public std::enable_shared_from_this<Flow> {
   std::mutex mutex_;
   std::uint64_t waits_ = 0;
   std::uint64_t waiting_ = 0;  // the wait under way; 0: none
+  bool for_worker_ = false;
+  TimePoint wait_began_{};
+  std::optional<breaker::Permit> permit_;  // of the stage that runs or is about to
   Executor::Timer timer_;
 };
 

@@ -39,7 +39,7 @@ struct Parents::Parent {
   std::atomic<bool> foreign{true};
   std::atomic<Tier> tier{Tier::kGlobal};
 
-  telemetry::Counter *ok, *errors, *timeouts, *bytes_up;
+  telemetry::Counter *ok, *errors, *timeouts, *forbidden, *bytes_up, *bytes_down;
   telemetry::Histogram* seconds;
   telemetry::Gauge* up_gauge;
 
@@ -129,10 +129,15 @@ Result<std::unique_ptr<Parents>> Parents::Create(const NodeConfig& config, Execu
     parent->ok = count("ok");
     parent->errors = count("error");
     parent->timeouts = count("timeout");
+    parent->forbidden = count("forbidden");
     parent->seconds =
         &registry->AddHistogram("ganglion_parent_seconds", "Time until a parent answered", {{"parent", c.name}});
-    parent->bytes_up = &registry->AddCounter("ganglion_uplink_bytes_total", "Bytes of messages to and from a parent",
-                                             {{"parent", c.name}, {"direction", "up"}});
+    parent->bytes_up =
+        &registry->AddCounter("ganglion_uplink_bytes_total", "Bytes of messages to a parent, of tensors from it",
+                              {{"parent", c.name}, {"direction", "up"}});
+    parent->bytes_down =
+        &registry->AddCounter("ganglion_uplink_bytes_total", "Bytes of messages to a parent, of tensors from it",
+                              {{"parent", c.name}, {"direction", "down"}});
     parent->up_gauge = &registry->AddGauge("ganglion_parent_up", "1 when the parent answers", {{"parent", c.name}});
     p->parents_.push_back(std::move(parent));
   }
@@ -169,13 +174,16 @@ void Parents::Probe(Parent& parent, Duration patience) {
   const auto metadata = parent.client->ServerMetadata(patience);
   const bool was_up = parent.up.exchange(metadata.ok());
   parent.up_gauge->Set(metadata.ok() ? 1 : 0);
-  if (metadata.ok() && (!parent.known || !was_up)) {
+  if (metadata.ok()) {  // each time: another server may have come up at the same address
+    bool foreign = true;
+    Tier tier = Tier::kGlobal;
     for (const auto& e : metadata->extensions) {
       if (e.rfind(kTierExtension, 0) != 0) continue;
-      parent.foreign = false;
-      const auto tier = topology::TierFromName(e.substr(sizeof kTierExtension - 1));
-      if (tier && !parent.config.tier) parent.tier = *tier;
+      foreign = false;
+      tier = topology::TierFromName(e.substr(sizeof kTierExtension - 1)).value_or(Tier::kGlobal);
     }
+    if (!parent.config.tier) parent.tier = tier;
+    parent.foreign = foreign;
     parent.known = true;
   }
   if (metadata.ok() != was_up) {
@@ -308,6 +316,9 @@ void Parents::Try(const std::shared_ptr<Asking>& asking) {
     if (!first) return;  // others are under way, or have failed and said so
     Reply reply;
     reply.forbidden = !allowed && !parents_.empty();
+    if (reply.forbidden) {
+      for (const auto& p : parents_) p->forbidden->Add(1);
+    }
     reply.response = reply.forbidden ? FailedPrecondition("no parent may see this input") : Unavailable(why);
     return Finish(asking, std::move(reply));
   }
@@ -391,6 +402,10 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
     took = now - a.at;
     others =
         std::any_of(asking->attempts.begin(), asking->attempts.end(), [](const auto& other) { return other.open; });
+    // Tensors that lie elsewhere were not asked for; without them it is no answer.
+    if (response.ok() &&
+        std::any_of(response->outputs.begin(), response->outputs.end(), [](const auto& o) { return o.shared; }))
+      response = DataLoss("the answer lies in shared memory");
     // What the server says of the request (malformed, no such model) is no fault of the server.
     const Code code = response.status().code();
     const bool fault = !response.ok() && code != Code::kInvalidArgument && code != Code::kNotFound &&
@@ -409,6 +424,7 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   if (response.ok()) {
     parent->ok->Add(1);
     parent->seconds->Observe(took);
+    for (const auto& o : response->outputs) parent->bytes_down->Add(o.tensor.size_bytes());
     parent->up = true;
     const std::int64_t fastest = fastest_ns_.load(std::memory_order_relaxed);
     fastest_ns_.store(fastest == 0 || took.count() < fastest ? took.count() : fastest + fastest / 256,

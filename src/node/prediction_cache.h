@@ -118,8 +118,8 @@ class PredictionCache {
   static Result<std::unique_ptr<PredictionCache>> Create(const PredictionCacheOptions& options);
   ~PredictionCache();  // REQUIRES: no tickets are out
 
-  // Before a key is made: whether this request is better computed at once, because the cache does not pay at present and
-  // the request is not of the sample that goes on watching. Looks at a few words of the content; about 20 ns.
+  // Before a key is made: whether this request is better computed at once, because the cache does not pay at present
+  // and the request is not of the sample that goes on watching. Looks at a few words of the content; about 20 ns.
   bool Skips(const wire::InferRequest& request);
   // REQUIRES: `key` is of AppendKey. `asked`: Skips was asked and said no.
   Lookup Find(std::string_view key, TimePoint now, Waiter waiter, bool asked = false);

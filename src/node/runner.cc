@@ -178,11 +178,10 @@ void BatchQueue::Pump() {
       if (s.workers >= executor_->workers()) return;
       ++s.workers;
       next = Next::kWorker;
-    } else if (!s.timer) {
+    } else {
       const auto due = s.batcher.NextAt();
-      if (!due) return;
-      s.timer = true;
-      at = *due;
+      if (!due || *due >= s.timer) return;
+      s.timer = at = *due;
       next = Next::kTimer;
     }
   });
@@ -190,7 +189,7 @@ void BatchQueue::Pump() {
     executor_->Post([this] { RunSome(); });
   } else if (next == Next::kTimer) {
     executor_->At(at, [this] {
-      state_.With([](State& s) { s.timer = false; });
+      state_.With([](State& s) { s.timer = TimePoint::max(); });
       Pump();
     });
   }

@@ -126,8 +126,8 @@ class BatchQueue {
     batching::Batcher batcher;
     std::uint64_t next_id = 1;
     std::unordered_map<std::uint64_t, std::shared_ptr<Waiting>> waiting;
-    int workers = 0;  // under way with this queue
-    bool timer = false;
+    int workers = 0;                     // under way with this queue
+    TimePoint timer = TimePoint::max();  // when the earliest one that is set goes off
   };
   void Pump();
   void RunSome();

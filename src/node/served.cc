@@ -33,6 +33,7 @@ Result<LocalStage> MakeStage(const ServedContext& context, const std::string& mo
 
 std::string StageName(const StageConfig& config) {
   if (!config.rules.empty()) return "rules";
+  if (!config.server.empty()) return "server";
   if (config.models.size() > 1) return "ensemble";
   return std::filesystem::path(config.models[0]).stem().string();
 }

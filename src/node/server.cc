@@ -55,7 +55,9 @@ struct Server::Pending {
   bool cheap = false;
   bool hit = false;
   std::string outcome = "failed";
-  Duration computed{};
+  TimePoint admitted_at{};
+  Duration queued{};
+  Executor::Timer timer;  // while it waits for an equal request
 };
 
 void Server::Infer(std::unique_ptr<net::InferCall> call) {
@@ -218,16 +220,21 @@ bool Server::AskCache(const std::shared_ptr<Pending>& p) {
   switch (found.kind) {
     case Kind::kHit:
       p->hit = true;
+      Count(*p, std::string(topology::Name(config_.tier)), "cache", "accepted", static_cast<std::size_t>(p->rows));
       p->served->counts.cache_hit.Add(Now() - p->begin);
       Answer(p, ForCaller(*p, *found.value));
       return true;
     case Kind::kWait:
       p->wait = found.wait;
-      executor_->At(p->deadline, [this, weak = std::weak_ptr<Pending>(p)] {
+      // A little before the deadline it computes for itself: a decision has at least the answer of its first stage.
+      p->timer = executor_->At(p->deadline - (p->deadline - Now()) / 10, [this, weak = std::weak_ptr<Pending>(p)] {
         const auto late = weak.lock();
-        if (late == nullptr || late->answered.load()) return;
-        if (cache_->CancelWait(late->wait))
-          Answer(late, Status(Code::kDeadlineExceeded, "deadline passed while an equal request was computed"));
+        if (late == nullptr || late->answered.load() || !cache_->CancelWait(late->wait)) return;
+        if (executor_->idle_workers() > 0) {
+          executor_->Post([this, late] { Compute(late); });
+        } else {
+          Compute(late);
+        }
       });
       return true;
     case Kind::kLead:
@@ -250,6 +257,7 @@ void Server::Compute(const std::shared_ptr<Pending>& p) {
     if (!in) retry = l.RetryAfter();
     return in;
   });
+  p->admitted_at = Now();
   if (p->admitted) return p->served->decision ? RunDecision(p, false) : RunModel(p);
   const bool cheaper = p->served->decision && p->first_stage + 1 < p->served->decision->config().stages.size() &&
                        p->first_stage < p->served->stages.size();
@@ -260,10 +268,7 @@ void Server::Compute(const std::shared_ptr<Pending>& p) {
   if (cheaper) cheap_under_way_.fetch_sub(1);
   retry = retry + std::chrono::duration_cast<Duration>(retry * ThreadRandom().Uniform());
   p->call->retry_after = retry;
-  registry_
-      ->AddCounter("ganglion_refused_total", "Requests that were refused",
-                   {{"decision", p->served->name}, {"reason", "overload"}})
-      .Add(1);
+  Refused(*p, "overload");
   p->outcome = "refused";
   Answer(p, ResourceExhausted(fmt::format("{} in flight, limit {}; {}. Retry after {:.0f}ms.", limit, limit,
                                           cheaper ? "the cheaper stage is full, too" : "no cheaper stage",
@@ -290,23 +295,17 @@ void Server::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only) 
 }
 
 void Server::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result) {
-  const bool elsewhere = result.asked_above > 0 || result.forbidden;
-  const bool late =
-      result.status.code() == Code::kDeadlineExceeded ||
-      std::any_of(result.rows.begin(), result.rows.end(), [](const RowAnswer& r) { return r.reason == "deadline"; });
-  Release(p.get(), !late ? AdmissionOutcome::kOk : elsewhere ? AdmissionOutcome::kIgnored : AdmissionOutcome::kLate);
+  // What waited for somebody above says nothing about the load here.
+  Release(p.get(), result.asked_above > 0
+                       ? AdmissionOutcome::kIgnored
+                       : admission::Judge(Now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
   if (result.forbidden)
     registry_
-        ->AddCounter("ganglion_forbidden_escalations_total", "Rows that privacy kept from going up",
+        ->AddCounter("ganglion_forbidden_escalations_total", "Requests with rows that privacy kept from going up",
                      {{"decision", p->served->name}})
         .Add(1);
-  p->computed = result.compute;
   if (!result.status.ok()) {
-    if (late)
-      registry_
-          ->AddCounter("ganglion_refused_total", "Requests that were refused",
-                       {{"decision", p->served->name}, {"reason", "deadline"}})
-          .Add(1);
+    if (result.status.code() == Code::kDeadlineExceeded) Refused(*p, "deadline");
     return Answer(p, result.status);
   }
   bool degraded = false;
@@ -340,9 +339,10 @@ namespace {
 // A plain model's request in its queue.
 class ModelWait final : public Waiting {
  public:
-  ModelWait(const std::vector<tensor::View>& inputs, TimePoint until,
-            std::function<void(Result<std::vector<Tensor>>)> done)
-      : inputs_(inputs), done_(std::move(done)) {
+  // `done` gets the outputs and how long they waited for a worker.
+  using Done = std::function<void(Result<std::vector<Tensor>>, Duration)>;
+  ModelWait(const std::vector<tensor::View>& inputs, TimePoint until, Executor* executor, Done done)
+      : executor_(executor), inputs_(inputs), done_(std::move(done)) {
     for (const auto& in : inputs) {
       types.push_back(in.type);
       shapes.emplace_back(in.shape.begin(), in.shape.end());
@@ -357,23 +357,34 @@ class ModelWait final : public Waiting {
       (*into)[i].insert((*into)[i].end(), inputs_[i].bytes.begin(), inputs_[i].bytes.end());
     return true;
   }
-  void Deliver(Result<std::vector<Tensor>> outputs, Duration) override { End(std::move(outputs)); }
-  void Expire() override { End(Status(Code::kDeadlineExceeded, "deadline passed before the model could run")); }
+  void Deliver(Result<std::vector<Tensor>> outputs, Duration queued) override { End(std::move(outputs), queued); }
+  void Expire() override {
+    End(Status(Code::kDeadlineExceeded, "deadline passed before the model could run"), Now() - enqueued);
+  }
 
-  void End(Result<std::vector<Tensor>> outputs) {
-    std::function<void(Result<std::vector<Tensor>>)> done;
+  // Before it is queued.
+  static void ExpireAtDeadline(const std::shared_ptr<ModelWait>& self) {
+    self->timer_ = self->executor_->At(self->deadline, [weak = std::weak_ptr<ModelWait>(self)] {
+      if (const auto w = weak.lock()) w->Expire();
+    });
+  }
+  void End(Result<std::vector<Tensor>> outputs, Duration queued) {
+    Done done;
     {
       std::lock_guard lock(mutex_);
       done = std::exchange(done_, nullptr);
     }
     if (!done) return;
-    done(std::move(outputs));
+    executor_->Cancel(timer_);
+    done(std::move(outputs), queued);
   }
 
  private:
+  Executor* executor_;
+  Executor::Timer timer_;
   std::mutex mutex_;
   const std::vector<tensor::View> inputs_;
-  std::function<void(Result<std::vector<Tensor>>)> done_;
+  Done done_;
 };
 
 }  // namespace
@@ -381,13 +392,16 @@ class ModelWait final : public Waiting {
 void Server::RunModel(const std::shared_ptr<Pending>& p) {
   const LocalStage& stage = p->served->stages[0];
   const TimePoint now = Now();
-  const auto permit = stage.breaker->With([now](breaker::CircuitBreaker& b) { return b.TryAcquire(now); });
-  if (!permit) {
+  const auto acquired = stage.breaker->With([now](breaker::CircuitBreaker& b) { return b.TryAcquire(now); });
+  if (!acquired) {
     Release(p.get(), AdmissionOutcome::kIgnored);
     return Answer(p, Unavailable(fmt::format("{}: breaker open, the model keeps failing", p->served->name)));
   }
-  const auto report = [this, p, permit = *permit](Result<std::vector<Tensor>> outputs) {
+  const auto report = [this, p, given = *acquired](Result<std::vector<Tensor>> outputs, Duration queued) {
     const TimePoint end = Now();
+    breaker::Permit permit = given;
+    if (!permit.probe) permit.at += queued;  // waiting for a worker is not slowness of the model
+    p->queued = queued;
     const Code code = outputs.status().code();
     p->served->stages[0].breaker->With([&](breaker::CircuitBreaker& b) {
       // An input that the model does not take is not its fault, nor a deadline of ours.
@@ -400,19 +414,18 @@ void Server::RunModel(const std::shared_ptr<Pending>& p) {
     const Duration took = Now() - now;
     stage.runner->Observe(took, p->rows);
     stage.seconds->Observe(took);
-    return report(std::move(outputs));
+    return report(std::move(outputs), Duration::zero());
   }
-  auto waiting = std::make_shared<ModelWait>(p->inputs, p->deadline, report);
-  const auto timer = executor_->At(p->deadline, [weak = std::weak_ptr<ModelWait>(waiting)] {
-    if (const auto w = weak.lock()) w->Expire();
-  });
-  (void)timer;
-  if (!stage.queue->Enqueue(waiting)) waiting->End(ResourceExhausted(p->served->name + ": the queue is full"));
+  auto waiting = std::make_shared<ModelWait>(p->inputs, p->deadline, executor_.get(), report);
+  ModelWait::ExpireAtDeadline(waiting);
+  if (!stage.queue->Enqueue(waiting))
+    waiting->End(ResourceExhausted(p->served->name + ": the queue is full"), Duration::zero());
 }
 
 void Server::FinishModel(const std::shared_ptr<Pending>& p, Result<std::vector<Tensor>> outputs) {
-  Release(p.get(), outputs.status().code() == Code::kDeadlineExceeded || Now() > p->deadline ? AdmissionOutcome::kLate
-                                                                                             : AdmissionOutcome::kOk);
+  CountQueued(p->served->stages[0], p->queued);
+  Release(p.get(), admission::Judge(Now() - p->admitted_at, p->queued, p->deadline - p->admitted_at));
+  if (outputs.status().code() == Code::kDeadlineExceeded) Refused(*p, "deadline");
   if (!outputs.ok()) return Answer(p, outputs.status());
   auto made = ModelAnswer(*p->served, p->call->request, std::move(*outputs));
   if (!made.ok()) return Answer(p, made.status());
@@ -438,7 +451,7 @@ void Server::Release(Pending* p, AdmissionOutcome outcome) {
   p->cheap = false;
   if (!std::exchange(p->admitted, false)) return;
   const TimePoint now = Now();
-  admission_->With([&](admission::ConcurrencyLimit& l) { l.Release(outcome, now - p->begin, now); });
+  admission_->With([&](admission::ConcurrencyLimit& l) { l.Release(outcome, now - p->admitted_at, now); });
 }
 
 void Server::Count(const Pending& p, const std::string& tier, const std::string& stage, const char* outcome,
@@ -459,12 +472,31 @@ void Server::Count(const Pending& p, const std::string& tier, const std::string&
   counter->Add(rows);
 }
 
+void Server::Refused(const Pending& p, const char* reason) {
+  registry_
+      ->AddCounter("ganglion_refused_total", "Requests that were refused",
+                   {{"decision", p.served == nullptr ? "" : p.served->name}, {"reason", reason}})
+      .Add(1);
+}
+
+void Server::CountQueued(const LocalStage& stage, Duration queued) {
+  auto& counts = stage.runner->counts();
+  counts.queued.fetch_add(1, std::memory_order_relaxed);
+  counts.queue_ns.fetch_add(static_cast<std::uint64_t>(std::max(queued, Duration::zero()).count()),
+                            std::memory_order_relaxed);
+}
+
 void Server::Answer(const std::shared_ptr<Pending>& p, Result<wire::InferResponse> response) {
   if (p->answered.exchange(true)) return;
   Release(p.get(), AdmissionOutcome::kIgnored);
   if (p->ticket.valid()) p->ticket = {};
+  executor_->Cancel(p->timer);
   const TimePoint now = Now();
   const Duration took = now - p->begin;
+  const Code code = response.status().code();
+  if (code == Code::kInvalidArgument) Refused(*p, "invalid");
+  if (code == Code::kUnauthenticated || code == Code::kPermissionDenied) Refused(*p, "auth");
+  fronts_.at(static_cast<std::size_t>(p->call->context.front)).at(static_cast<std::size_t>(code))->Add(1);
   if (p->served != nullptr) {
     auto& counts = p->served->counts;
     (response.ok() ? counts.success : counts.fail).Add(took);

@@ -12,6 +12,7 @@
 // A service. Create loads everything; Listen opens the fronts; Drain ends it in good order.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -117,6 +118,8 @@ class Server final : public net::Service {
   void Share(const std::shared_ptr<Pending>& p, wire::InferResponse answer);
   Result<wire::InferResponse> ForCaller(const Pending& p, const wire::InferResponse& answer) const;
   void Release(Pending* p, admission::AdmissionOutcome outcome);
+  void Refused(const Pending& p, const char* reason);
+  static void CountQueued(const LocalStage& stage, Duration queued);
   void Audit(const Pending& p, const FlowResult& result);
   void Count(const Pending& p, const std::string& tier, const std::string& stage, const char* outcome,
              std::size_t rows);
@@ -152,6 +155,8 @@ class Server final : public net::Service {
 
   mutable Guarded<std::map<std::string, telemetry::Counter*>> request_counters_;
   std::map<topology::Tier, telemetry::Counter*> cost_;
+  // By front and by code of the answer.
+  std::array<std::array<telemetry::Counter*, 17>, 3> fronts_{};
 
   std::unique_ptr<net::TlsFiles> tls_;
   std::unique_ptr<net::HttpServer> http_;

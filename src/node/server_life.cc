@@ -79,6 +79,14 @@ Result<std::unique_ptr<Server>> Server::Create(std::shared_ptr<runtime::Engine> 
         &s.registry_->AddCounter("ganglion_cost_dollars_total", "What decisions cost at the tier that made them",
                                  {{"tier", std::string(topology::Name(tier))}}, telemetry::kBillionthsADollar);
   }
+  for (const auto& [front, name] : {std::pair(net::Front::kHttp, "http"), std::pair(net::Front::kGrpc, "grpc"),
+                                    std::pair(net::Front::kUnix, "unix")}) {
+    for (int code = 0; code <= 16; ++code) {
+      s.fronts_.at(static_cast<std::size_t>(front)).at(static_cast<std::size_t>(code)) = &s.registry_->AddCounter(
+          "ganglion_requests_by_front_total", "Infer requests by the way they came and the code they got",
+          {{"front", name}, {"code", CodeName(static_cast<Code>(code))}});
+    }
+  }
   s.registry_->AddGauge("ganglion_build_info", "Always 1", {{"version", GANGLION_VERSION}}).Set(1);
   RETURN_IF_ERROR(s.LoadAll());
   s.registry_->AddCollector([server = server.get()](telemetry::Sink& sink) {
@@ -170,8 +178,9 @@ Status Server::Listen() {
     net::GrpcServerOptions o;
     o.address = config_.listen.grpc->Text();
     o.max_message_bytes = static_cast<std::size_t>(config_.limits.request_bytes);
-    o.max_memory_bytes =
-        static_cast<std::size_t>(config_.limits.memory_bytes.value_or(4 * config_.limits.request_bytes));
+    // Below a few hundred KB gRPC refuses every connection.
+    o.max_memory_bytes = static_cast<std::size_t>(
+        config_.limits.memory_bytes.value_or(std::max<std::int64_t>(4 * config_.limits.request_bytes, 16'000'000)));
     o.tls = tls_.get();
     ASSIGN_OR_RETURN(grpc_, net::GrpcServer::Start(o, this));
   }

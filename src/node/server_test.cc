@@ -28,13 +28,19 @@ const std::vector<std::string> kRowOutputs{"label",
                                            "ganglion.propensity",
                                            "ganglion.degraded"};
 
-// One node with all three tiers of the decision "plane", and edge.onnx as a plain model.
+// One node with all three tiers of the decision "plane", and two plain models.
 class Serving : public ServingDir {
  protected:
   void SetUp() override {
     ServingDir::SetUp();
     WriteThreeTiers();
     CalibrateInPlace();
+    onnx::ModelProto sum;
+    graph::GraphBuilder g(&sum);
+    for (const char* name : {"a", "b"}) g.Input({name, DataType::kFp32, {-1, 2}});
+    g.Node("Add", {"a", "b"}, {}, "y");
+    g.Output({"y", DataType::kFp32, {-1, 2}});
+    Write("sum.onnx", graph::Serialize(sum));
     Open("");
   }
   void TearDown() override {
@@ -45,7 +51,7 @@ class Serving : public ServingDir {
   void Open(const std::string& more) {
     client_.reset();
     node_.reset();
-    node_ = Start("tier: global\ndecisions: [.]\nmodels: [edge.onnx]\n" + more);
+    node_ = Start("tier: global\ndecisions: [.]\nmodels: [edge.onnx, sum.onnx]\n" + more);
     ASSERT_NE(node_, nullptr);
     client_ = std::make_unique<Client>(*node_);
   }
@@ -128,7 +134,7 @@ TEST_F(Serving, CountsWhatItAnswered) {
   EXPECT_EQ(edge.at("inference_stats").at("fail").at("count"), 1);
   wire::Json all;
   ASSERT_TRUE(wire::ParseJson(client_->Get("/v2/models/stats").second, &all).ok());
-  EXPECT_EQ(all.at("model_stats").size(), 2u);
+  EXPECT_EQ(all.at("model_stats").size(), 3u);
 }
 
 TEST_F(Serving, SaysWhoDecidedAndHowSureItWas) {
@@ -254,9 +260,8 @@ TEST_F(Serving, RefusesWhatItCannotTakeInOneSentence) {
           R"({"name":"point","shape":[1,2],"datatype":"FP32","data":[1,2]}]})",
           400, "input \"point\" is there twice");
   refused(R"({"inputs":[]})", 400, "\"inputs\" is missing or empty");
-  auto nothing = Ask({kEasy});
-  nothing.inputs.clear();
-  EXPECT_EQ(client_->Grpc(nothing).status().message(), "input \"point\" FP32[-1,2] is missing");
+  refused(R"({"inputs":[{"name":"b","shape":[1,2],"datatype":"FP32","data":[1,2]}]})", 400,
+          "input \"a\" FP32[-1,2] is missing", "sum");
   refused(R"({"inputs":[{"name":"point","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]})", 400,
           "input \"point\" is FP32[1,3], want FP32[-1,2]; reshape, or set pre");
   refused(R"({"inputs":[{"name":"point","shape":[1,2],"datatype":"INT64","data":[1,2]}]})", 400, "want FP32[-1,2]");

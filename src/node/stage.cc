@@ -30,6 +30,7 @@ constexpr const char* kPre = "pre";
 constexpr const char* kModel = "model";
 constexpr const char* kPost = "post";
 constexpr const char* kRules = "rules";
+constexpr const char* kServer = "server";
 // How sure rules are: accepted at any threshold, or at none.
 constexpr float kRuleHolds = std::numeric_limits<float>::infinity();
 constexpr float kNoRule = -1;
@@ -85,6 +86,7 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
   };
   const auto load = [&]() -> Status {
     if (!s.config_.rules.empty()) return s.LoadRules(config);
+    if (!s.config_.server.empty()) return s.LoadRemote(config);
     for (std::size_t i = 0; i < s.inputs_; ++i) s.at_hand_.push_back(i);
     if (!s.config_.pre.empty()) {
       RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.pre, kPre));
@@ -278,6 +280,35 @@ Status Stage::LoadRules(const DecisionConfig& config) {
   return {};
 }
 
+Status Stage::LoadRemote(const DecisionConfig& config) {
+  ASSIGN_OR_RETURN(remote_, RemoteStage::Connect(config_.server, config.inputs));
+  std::vector<Tensor> zeros;
+  std::vector<tensor::View> views;
+  for (const auto& spec : config.inputs) {
+    tensor::Shape shape = spec.shape;
+    for (auto& d : shape) d = d == -1 ? 1 : d;
+    ASSIGN_OR_RETURN(auto t, Tensor::Zeros(spec.type, shape));
+    zeros.push_back(std::move(t));
+  }
+  for (const auto& t : zeros) views.push_back(t.View());
+  ASSIGN_OR_RETURN(const auto z, remote_->Score(views));
+  classes_ = z.size();
+  fixed_row_ = false;  // no lane: it is asked in batches
+  rows_independent_ = true;
+  files_.push_back({remote_->Pinned(), kServer, crypto::Sha256(remote_->Pinned())});
+  return {};
+}
+
+Result<Stage::Scores> Stage::ScoreRemote(std::span<const tensor::View> inputs) const {
+  Scores all;
+  all.rows = static_cast<std::size_t>(inputs[0].shape[0]);
+  ASSIGN_OR_RETURN(all.z, remote_->Score(inputs));
+  if (all.z.size() != all.rows * classes_)
+    return DataLoss(fmt::format("{} gives {} scores for {} rows, {} a row before", config_.server, all.z.size(),
+                                all.rows, classes_));
+  return all;
+}
+
 Status Stage::SetClasses(std::size_t classes) {
   GANGLION_CHECK(is_rules());
   if (rules_->highest_label() >= 0 && static_cast<std::size_t>(rules_->highest_label()) >= classes) {
@@ -343,6 +374,7 @@ bool Stage::TryRowsTogether(const DecisionConfig& config) const {
 Result<Stage::Scores> Stage::ScoreTogether(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
   if (rules_) return ScoreRules(inputs);
+  if (remote_) return ScoreRemote(inputs);
   Scores all;
   all.rows = inputs[0].shape.empty() ? 0 : static_cast<std::size_t>(inputs[0].shape[0]);
   all.z.resize(all.rows * classes_);
@@ -360,6 +392,7 @@ Result<Stage::Scores> Stage::ScoreTogether(std::span<const tensor::View> inputs)
 Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
   if (rules_) return ScoreRules(inputs);
+  if (remote_) return ScoreRemote(inputs);
   const std::int64_t rows = inputs[0].shape.empty() ? 0 : inputs[0].shape[0];
   Scores all;
   all.rows = static_cast<std::size_t>(rows);

@@ -2,10 +2,11 @@
 //
 //   inputs -> [pre] -> model            -> [post] -> z [rows, classes], and its own confidence where it has one
 //                   -> ensemble members -> mean of softmax -> [post]
-// or to the answer of a rule, where the stage is made of rules: z is 1 for its class, and the confidence of its own is
-// infinite, so that it is accepted at any threshold; where no rule holds it is -1, accepted at none.
-// Graphs are joined by tensor names; a graph with one input of another name takes the first output of the graph before
-// it, or the decision's only input. z are logits: where the last graph ends in a Softmax, and for ensembles, z = log p.
+// or to the scores of another server (remote_stage.h), or to the answer of a rule, where the stage is made of rules: z
+// is 1 for its class, and the confidence of its own is infinite, so that it is accepted at any threshold; where no rule
+// holds it is -1, accepted at none. Graphs are joined by tensor names; a graph with one input of another name takes the
+// first output of the graph before it, or the decision's only input. z are logits: where the last graph ends in a
+// Softmax, and for ensembles, z = log p.
 //
 // What does not fit together is found when the stage is loaded, by running it once on zeros.
 // A service; const members are thread-safe.
@@ -21,6 +22,7 @@
 #include "base/status.h"
 #include "crypto/crypto.h"
 #include "node/decision_file.h"
+#include "node/remote_stage.h"
 #include "rules/rules.h"
 #include "runtime/runtime.h"
 #include "tensor/tensor.h"
@@ -29,7 +31,7 @@ namespace ganglion::node {
 
 struct StageFile {
   std::string file;
-  std::string role;  // "pre", "model" (also of an ensemble's members), "post", "rules"
+  std::string role;  // "pre", "model" (also of an ensemble's members), "post", "rules", "server"
   crypto::Digest digest;
   bool operator==(const StageFile&) const = default;
 };
@@ -48,7 +50,8 @@ class Stage {
   // REQUIRES: is_rules(). Refuses when a rule answers a class that is not there.
   Status SetClasses(std::size_t classes);
   bool is_rules() const { return rules_.has_value(); }
-  const rules::RuleSet& rules() const { return *rules_; }  // REQUIRES: is_rules()
+  const rules::RuleSet& rules() const { return *rules_; }      // REQUIRES: is_rules()
+  const RemoteStage* remote() const { return remote_.get(); }  // nullptr: computed here
 
   struct Scores {
     std::size_t rows = 0;
@@ -104,6 +107,8 @@ class Stage {
                   const char* role);
   Status DryRun(const DecisionConfig& config);
   Status LoadRules(const DecisionConfig& config);
+  Status LoadRemote(const DecisionConfig& config);
+  Result<Scores> ScoreRemote(std::span<const tensor::View> inputs) const;
   bool TryRowsTogether(const DecisionConfig& config) const;
   Scores ScoreRules(std::span<const tensor::View> inputs) const;
   Status ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begin, std::int64_t end, std::span<float> z,
@@ -118,6 +123,7 @@ class Stage {
   std::vector<std::size_t> at_hand_;        // slots the next graph may read by position
   std::vector<Graph> graphs_;
   std::optional<rules::RuleSet> rules_;
+  std::unique_ptr<RemoteStage> remote_;
   std::size_t inputs_ = 0;
   std::optional<std::size_t> mean_slot_;  // ensemble
   std::size_t score_slot_ = 0;

@@ -1,0 +1,215 @@
+// Reloads under load, and ten million requests: a node that changes, and a node that lasts.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <thread>
+
+#include "data/file.h"
+#include "life.h"
+#include "live_node.h"
+#include "small_decision.h"
+#include "training/training.h"
+
+namespace ganglion::bench {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using topology::Tier;
+
+TimePoint Now() { return std::chrono::steady_clock::now(); }
+double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+
+// A picture's worth of numbers.
+std::vector<float> Picture() {
+  std::vector<float> x(784);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) / 17;
+  return x;
+}
+
+// What the file answers to the picture: the bytes of its output.
+Result<std::string> AnswerOf(const std::shared_ptr<runtime::Engine>& engine, const std::string& bytes) {
+  ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes("perceptron.onnx", bytes));
+  ASSIGN_OR_RETURN(const auto session, runtime::Session::Create(engine, model));
+  const auto x = Picture();
+  const std::array<std::int64_t, 2> shape{1, 784};
+  const tensor::View view{tensor::DataType::kFp32, shape, std::as_bytes(std::span(x))};
+  ASSIGN_OR_RETURN(const auto out, session->Run({&view, 1}));
+  const auto answer = out[0].View().bytes;
+  return std::string(reinterpret_cast<const char*>(answer.data()), answer.size());
+}
+
+}  // namespace
+
+Status MeasureReloads(const LifeOptions& o, Report* report) {
+  const Scratch scratch;
+  // Two files for one name, told apart by their answers, and a neighbour that stays.
+  const std::array<std::string, 2> files = {training::MakePerceptron({784, 200, 200, 10}, 1),
+                                            training::MakePerceptron({784, 200, 200, 10}, 2)};
+  std::array<std::string, 2> answers;
+  for (std::size_t i = 0; i < 2; ++i) {
+    ASSIGN_OR_RETURN(answers[i], AnswerOf(o.engine, files[i]));
+  }
+  ASSIGN_OR_RETURN(const auto signature, model::Model::FromBytes("perceptron.onnx", files[0]));
+  const std::string input = signature.signature().inputs[0].name;
+  const auto changing = scratch.dir() / "changing.onnx";
+  RETURN_IF_ERROR(data::WriteFileAtomically(changing, files[0]));
+  RETURN_IF_ERROR(data::WriteFileAtomically(scratch.dir() / "neighbour.onnx", files[0]));
+  ASSIGN_OR_RETURN(const auto node, LiveNode::Start(scratch.dir(), "changing",
+                                                    "tier: device\nmodels: [./changing.onnx, ./neighbour.onnx]\n"
+                                                    "cache: off\nlimits: {threads: 2}\n"));
+  const std::vector<Shot> shots = {InferShot({"changing", input, Picture(), "", true, false}),
+                                   InferShot({"neighbour", input, Picture(), "", true, false})};
+  ASSIGN_OR_RETURN(const double capacity,
+                   Capacity(node->http(), shots, 8, o.smoke ? Duration(milliseconds(500)) : Duration(seconds(5))));
+  report->Add({"reloads: capacity of the node, two perceptrons of 784-200-200-10", capacity, "1/s", std::nullopt, ""});
+
+  const Duration window = o.smoke ? Duration(milliseconds(500)) : Duration(seconds(5));
+  const int per_window = static_cast<int>(Seconds(window) * 10);
+  const int windows = std::max(1, o.reloads / per_window);
+  const TimePoint begin = Now();
+  const auto reloading = [&](TimePoint t) { return (t - begin) / window % 2 == 1; };
+  const Duration lasts = 2 * windows * window;
+
+  std::uint64_t failed = 0, wrong = 0;
+  std::array<std::uint64_t, 2> seen{};
+  std::array<std::vector<double>, 2> neighbour_us;  // without, with reloads
+  std::array<std::vector<double>, 2> changing_us;
+  LoadResult result;
+  Status load_status;
+  std::thread client([&] {
+    LoadOptions load;
+    load.port = node->http();
+    load.shots = shots;
+    load.connections = 64;
+    load.rate_per_s = .3 * capacity;
+    load.poisson = true;
+    load.lasts = lasts;
+    load.on_reply = [&](const Reply& r) {
+      const double us = 1000 * Milliseconds(r.latency());
+      (r.shot == 0 ? changing_us : neighbour_us)[reloading(r.intended) ? 1 : 0].push_back(us);
+      if (r.status != 200) {
+        ++failed;
+      } else if (r.shot == 0) {
+        if (r.body.ends_with(answers[0]))
+          ++seen[0];
+        else if (r.body.ends_with(answers[1]))
+          ++seen[1];
+        else
+          ++wrong;
+      } else if (!r.body.ends_with(answers[0])) {
+        ++wrong;
+      }
+    };
+    auto done = RunLoad(load);
+    if (done.ok())
+      result = *done;
+    else
+      load_status = done.status();
+  });
+  int reloads = 0;
+  std::vector<double> reload_ms;
+  Status loaded;
+  for (TimePoint next = begin; next < begin + lasts && loaded.ok(); next += milliseconds(100)) {
+    std::this_thread::sleep_until(next);
+    if (!reloading(next)) continue;
+    loaded = data::WriteFileAtomically(changing, files[static_cast<std::size_t>(++reloads % 2)]);
+    const TimePoint asked = Now();
+    if (loaded.ok()) loaded = node->Load("changing");
+    reload_ms.push_back(Milliseconds(Now() - asked));
+  }
+  client.join();
+  RETURN_IF_ERROR(loaded);
+  RETURN_IF_ERROR(load_status);
+  const std::string what = fmt::format("{} reloads, 10/s, at 30 % of capacity", reloads);
+  report->Add({what + ": requests", static_cast<double>(result.sent), "", std::nullopt, ""});
+  report->Add({what + ": failed", static_cast<double>(failed), "", std::nullopt, "<= 0"});
+  report->Add({what + ": wrong", static_cast<double>(wrong), "", std::nullopt, "<= 0"});
+  report->Add({what + ": the other model's p99, against without reloads", Quantile(&neighbour_us[1], .99), "us",
+               Quantile(&neighbour_us[0], .99), "<= 1.2x"});
+  report->Add(
+      {what + ": the other model's p50", Quantile(&neighbour_us[1], .5), "us", Quantile(&neighbour_us[0], .5), ""});
+  report->Add(
+      {what + ": the reloaded model's p99", Quantile(&changing_us[1], .99), "us", Quantile(&changing_us[0], .99), ""});
+  report->Add({what + ": one reload, p50", Quantile(&reload_ms, .5), "ms", std::nullopt, ""});
+  report->Add({what + ": client sent more than 1 ms late, share",
+               static_cast<double>(result.late_sends) / static_cast<double>(result.sent), "", std::nullopt, ""});
+  report->Must(failed == 0 && wrong == 0 && result.lost == 0 && result.hung == 0,
+               fmt::format("{}: {} failed, {} wrong, {} lost, {} hung", what, failed, wrong, result.lost, result.hung));
+  report->Must(seen[0] > 0 && seen[1] > 0, what + ": only one of the two files has answered");
+  report->Must(node->running(), what + ": the node has ended");
+  return {};
+}
+
+Status MeasureMemory(const LifeOptions& o, Report* report) {
+  const Scratch scratch;
+  RETURN_IF_ERROR(data::WriteFileAtomically(scratch.dir() / "linear.onnx", StageModel(9, 0)));
+  RETURN_IF_ERROR(
+      WriteSmallDecision(o.engine, scratch.dir() / "two", "two", {{Tier::kDevice, 0, 0}, {Tier::kDevice, 9, 0}}, ""));
+  ASSIGN_OR_RETURN(const auto node, LiveNode::Start(scratch.dir(), "lasting",
+                                                    "tier: device\nmodels: [./linear.onnx]\ndecisions: [./two]\n"
+                                                    "limits: {threads: 2}\ncache: {memory: 8MB, ttl: 60s}\n"));
+  // Of 20 requests: 8 to the model and 4 to the decision that nobody asked before, 3 and 2 that were, 3 that are wrong.
+  LoadOptions load;
+  load.port = node->http();
+  const auto point = [](float x) { return std::vector<float>{x, 1, 1}; };
+  const auto add = [&load](const Shot& shot, int times) {
+    for (int i = 0; i < times; ++i) load.shots.push_back(shot);
+  };
+  add(InferShot({"linear", "point", point(1), "", true, true}), 8);
+  add(InferShot({"two", "point", point(1), "", true, true}), 4);
+  add(InferShot({"linear", "point", point(-1), "", true, false}), 3);
+  add(InferShot({"two", "point", point(-1), "", true, false}), 2);
+  const std::size_t first_wrong = load.shots.size();
+  add(InferShot({"nothing", "point", point(1), "", false, false}), 1);                        // 404
+  add(Post("/v2/models/two/infer", R"({"inputs":[{"name":"point","shape":[1,3],"data)"), 1);  // 400
+  add(InferShot({"two", "point", point(1), R"("deadline_ms":0)", false, false}), 1);          // 504
+  constexpr std::array<int, 3> kWrong = {404, 400, 504};
+  load.connections = 32;
+  load.depth = 4;
+  load.count = o.requests;
+  load.patience = seconds(30);
+  std::uint64_t seen = 0;
+  std::uint64_t other = 0;
+  std::atomic<std::uint64_t> so_far{0};
+  load.on_reply = [&](const Reply& r) {
+    const int want = r.shot < first_wrong ? 200 : kWrong[r.shot - first_wrong];
+    other += r.status != want;
+    if ((++seen & 1023) == 0) so_far.store(seen, std::memory_order_relaxed);
+  };
+  LoadResult result;
+  Status load_status;
+  std::atomic<bool> done{false};
+  std::thread client([&] {
+    auto ended = RunLoad(load);
+    if (ended.ok())
+      result = *ended;
+    else
+      load_status = ended.status();
+    done = true;
+  });
+  double warm = 0;
+  while (!done) {
+    std::this_thread::sleep_for(milliseconds(20));
+    if (warm == 0 && so_far.load(std::memory_order_relaxed) >= o.requests / 10)
+      warm = static_cast<double>(node->rss_bytes());
+  }
+  client.join();
+  RETURN_IF_ERROR(load_status);
+  const double end = static_cast<double>(node->rss_bytes());
+  const std::string what = fmt::format("{} requests over 32 connections", result.sent);
+  const double mb = 1 << 20;
+  report->Add({what + ": VmRSS at the end against after a tenth", end / mb, "MiB", warm / mb, "<= 1.02x"});
+  report->Add({what + ": rate", static_cast<double>(result.answered) / Seconds(result.took), "1/s", std::nullopt, ""});
+  report->Add({what + ": cache hits", node->Metric("ganglion_cache_hits_total"), "", std::nullopt, ""});
+  report->Add({what + ": cache misses", node->Metric("ganglion_cache_misses_total"), "", std::nullopt, ""});
+  report->Must(other == 0 && result.lost == 0 && result.hung == 0,
+               fmt::format("{}: {} of another status than they should, {} lost, {} hung", what, other, result.lost,
+                           result.hung));
+  report->Must(node->running(), what + ": the node has ended");
+  return {};
+}
+
+}  // namespace ganglion::bench
