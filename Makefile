@@ -4,13 +4,16 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo test build bench bench-demo bench-certify bench-local bench-train asan tsan fuzz format check clean help
+.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve stock-client sim soak test-chaos asan tsan fuzz format check clean help
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: build      ## the main job on real images: train (first time), calibrate, decide, compare
 	$(BUILD)/ganglion demo
+
+demo-live: build ## four nodes on this machine, real images, each upper tier killed and brought back
+	$(BUILD)/ganglion demo --live
 
 test: build      ## every test
 	cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
@@ -20,7 +23,7 @@ build:           ## set up this machine if needed, configure, compile
 	cmake --preset release -Wno-dev
 	cmake --build --preset release -j $(JOBS)
 
-bench: bench-demo bench-certify bench-local bench-train ## every goal table; figures in out/bench/*.json
+bench: bench-demo bench-certify bench-local bench-train bench-serve ## every goal table; figures in out/bench/*.json
 
 bench-demo: build      ## ladder accuracy, certified share, and the ratios against everything in the cloud
 	$(BUILD)/bench_demo
@@ -31,6 +34,26 @@ bench-local: build     ## decide() against the bare runtime, paired in one proce
 bench-train: build     ## a training step against PyTorch, paired
 	$(RUN) bench
 	$(BUILD)/bench_train
+
+bench-serve: build     ## a node over the wire: against echoes, overload, reloads, dead parents, kills, memory
+	$(RUN) bench-serve
+	$(BUILD)/bench_serve
+	$(BUILD)/bench_serve_life
+
+stock-client: build    ## NVIDIA's tritonclient (from PyPI, in an environment of its own) against a node
+	test -x out/peers/bin/python || python3 -m venv out/peers || { echo "skipped: no python3-venv"; exit 0; }
+	out/peers/bin/pip install -q "tritonclient[http,grpc]" || echo "tritonclient could not be had"
+	out/peers/bin/python bench/peers/stock_client.py
+
+SEEDS ?= 20000
+sim: build       ## the simulator over SEEDS seeds; the first that breaks an invariant is printed with its trace
+	$(BUILD)/sim_seeds 1 $(SEEDS)
+
+test-chaos: build ## demo-live again and again for CHAOS_ROUNDS rounds: kills under load, nothing lost
+	for i in $$(seq $(or $(CHAOS_ROUNDS),5)); do $(BUILD)/ganglion demo --live || exit 1; done
+
+soak: build      ## ten million requests; memory must stay flat
+	$(BUILD)/bench_serve_life --only memory
 
 asan:            ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(RUN) build

@@ -379,9 +379,11 @@ int Main() {
     GANGLION_CHECK(fd >= 0 && ::ftruncate(fd, 8192) == 0 && ::pwrite(fd, values.data(), 3136, 0) == 3136);
     Status registered = (*plain)->RegisterSharedMemory({"bench", key, 0, 8192});
     GANGLION_CHECK(registered.ok());
+    // The input lies in the region; the ten scores come back in the reply, as they do over binary REST.
     const Body shared{
-        R"({"inputs":[{"name":"x","shape":[1,784],"datatype":"FP32","parameters":{"shared_memory_region":"bench","shared_memory_byte_size":3136}}],)"
-        R"("outputs":[{"name":"y","parameters":{"shared_memory_region":"bench","shared_memory_offset":4096,"shared_memory_byte_size":40}}]})",
+        R"({"inputs":[{"name":"x","shape":[1,784],"datatype":"FP32",)"
+        R"("parameters":{"shared_memory_region":"bench","shared_memory_byte_size":3136}}],)"
+        R"("parameters":{"binary_data_output":true}})",
         0};
     const Body binary = MakeBody(1, 784, true);
     const Body json = MakeBody(1, 784, false);

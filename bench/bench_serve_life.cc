@@ -7,11 +7,14 @@
 // GANGLION_LIFE_SECONDS, GANGLION_LIFE_RELOADS, GANGLION_LIFE_REQUESTS make a run shorter; figures say what was done.
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 #include "life.h"
 #include "small_decision.h"
@@ -95,6 +98,27 @@ constexpr std::array<Part, 6> kParts = {Part{"expiry", MeasureExpiry},   Part{"o
                                         Part{"reloads", MeasureReloads}, Part{"parents", MeasureDeadParent},
                                         Part{"kills", MeasureKills},     Part{"memory", MeasureMemory}};
 
+// Seconds of processor time: of all the machine's processes, and of this one with those that it has ended.
+struct Processor {
+  double all = 0;
+  double ours = 0;
+};
+Processor Used() {
+  Processor p;
+  std::ifstream stat("/proc/stat");
+  std::string word;
+  double user = 0, nice = 0, system = 0;
+  stat >> word >> user >> nice >> system;
+  p.all = (user + nice + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  for (const int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
+    rusage u{};
+    ::getrusage(who, &u);
+    for (const timeval& t : {u.ru_utime, u.ru_stime})
+      p.ours += static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  }
+  return p;
+}
+
 std::uint64_t FromEnvironment(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
@@ -125,8 +149,15 @@ int Run(int argc, char** argv) {
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), part.name) == wanted.end()) continue;
     fmt::print("{}\n", part.name);
     std::fflush(stdout);
+    const Processor before = Used();
+    const TimePoint began = std::chrono::steady_clock::now();
     if (const Status s = part.run(options, &report); !s.ok())
       report.Must(false, std::string(part.name) + ": " + s.message());
+    // What the times are worth: they mean little where others kept the machine busy.
+    const Processor after = Used();
+    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    report.Add({std::string(part.name) + ": processors that others used meanwhile",
+                std::max(0., (after.all - before.all) - (after.ours - before.ours)) / took, "cores", std::nullopt, ""});
   }
   return report.Finish();
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing on this machine and nothing else. Usage: tools/setup.sh build|bench|fuzz|check
+# Installs what is missing on this machine and nothing else. Usage: tools/setup.sh build|bench|bench-serve|fuzz|check
 #
 # Debian packages come from the configured apt sources. ONNX Runtime, unless the machine already has one
 # (system package, or ONNXRUNTIME_ROOT), is put together from two pinned files and cached outside the tree:
@@ -21,8 +21,9 @@ PACKAGES_build="g++ cmake ninja-build ccache pkg-config python3-minimal libpytho
   libgrpc++-dev protobuf-compiler-grpc libboost-dev libsimdjson-dev libspdlog-dev prometheus-cpp-dev
   libjpeg62-turbo-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
   dataset-fashion-mnist"
+PACKAGES_bench_serve="wrk"
 # libopenblas: with the reference BLAS that python3-torch alone brings, PyTorch would look ten times slower than it is.
-PACKAGES_bench="wrk python3-torch python3-numpy libopenblas0-pthread"
+PACKAGES_bench="python3-torch python3-numpy libopenblas0-pthread"
 PACKAGES_fuzz="clang-14 libclang-rt-14-dev llvm-14"
 PACKAGES_check="clang-format-14 clang-tidy-14 libclang-rt-14-dev"
 
@@ -115,7 +116,8 @@ command -v dpkg-query >/dev/null || die "this script knows Debian; elsewhere ins
 case "$what" in
   build) install_packages $PACKAGES_build; install_onnxruntime ;;
   bench) install_packages $PACKAGES_bench ;;
+  bench-serve) install_packages $PACKAGES_bench_serve ;;
   fuzz) install_packages $PACKAGES_build $PACKAGES_fuzz; install_onnxruntime ;;
   check) install_packages $PACKAGES_build $PACKAGES_check; install_onnxruntime ;;
-  *) die "unknown set '$what'; one of build, bench, fuzz, check" ;;
+  *) die "unknown set '$what'; one of build, bench, bench-serve, fuzz, check" ;;
 esac

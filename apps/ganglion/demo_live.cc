@@ -275,16 +275,13 @@ std::vector<Tally> Live::Count(const std::vector<LiveSample>& samples) const {
 
 std::string ReasonsText(const std::map<std::string, std::size_t>& reasons) {
   std::string text;
-  for (const auto& [reason, n] : reasons) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", reason, n);
+  for (const auto& [reason, n] : reasons) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", n, reason);
   return text.empty() ? "-" : text;
 }
 
 void Live::Print(const std::vector<Tally>& tallies) const {
   Table table({"phase", "sent", "answered", "lost", "hung", "device", "edge", "region", "global", "accepted", "right",
-               "degraded", "because", "right", "p50", "p99"});
-  const auto share = [](std::size_t part, std::size_t whole) {
-    return whole == 0 ? "-" : Percent(static_cast<double>(part) / static_cast<double>(whole));
-  };
+               "degraded", "p50", "p99"});
   for (std::size_t i = 0; i < tallies.size(); ++i) {
     const Tally& t = tallies[i];
     const auto ms = stats::Summarize(t.ms);
@@ -292,10 +289,9 @@ void Live::Print(const std::vector<Tally>& tallies) const {
     for (const std::size_t n :
          {t.sent(), t.answered, t.lost, t.hung, t.by_tier[0], t.by_tier[1], t.by_tier[2], t.by_tier[3], t.accepted})
       cells.push_back(Thousands(static_cast<long long>(n)));
-    cells.push_back(share(t.accepted_right, t.accepted));
-    cells.push_back(Thousands(static_cast<long long>(t.degraded)));
+    cells.push_back(t.accepted == 0 ? "-"
+                                    : Percent(static_cast<double>(t.accepted_right) / static_cast<double>(t.accepted)));
     cells.push_back(ReasonsText(t.reasons));
-    cells.push_back(share(t.degraded_right, t.degraded));
     cells.push_back(Millis(ms.p50));
     cells.push_back(Millis(ms.p99));
     table.Row(std::move(cells), t.lost + t.hung + t.unlabelled > 0 ? Colour::kRed
@@ -303,14 +299,16 @@ void Live::Print(const std::vector<Tally>& tallies) const {
                                                                    : Colour::kGreen);
   }
   fmt::print("\n{}\n", table.Text(ColourOut()));
-  fmt::print("each request in the phase in which it ended; right: against the labels of the test images\n");
+  fmt::print(
+      "each request in the phase in which it ended; right: what was accepted, against the labels of the test images\n"
+      "degraded: the best answer below, because the next tier was unreachable, or had itself nobody above\n\n");
   std::string back;
   for (const Recovery& r : recoveries_) {
     back += fmt::format("{}{} {}", back.empty() ? "" : ", ", NameOf(r.tier),
                         r.decides_s ? fmt::format("{:.1f} s", *r.decides_s) : "not in its phase");
   }
-  fmt::print("from ready to deciding again: {} (breakers stay open for {:.0f} s)\n", back,
-             Milliseconds(kOpenFor) / 1000);
+  fmt::print("from ready to deciding again: {} (breakers stay open for {:.0f} s; then a hard image has to come)\n",
+             back, Milliseconds(kOpenFor) / 1000);
   fmt::print("SIGTERM: {} {}\n", NameOf(drained_),
              drain_code_ ? fmt::format("finished what it had and ended with {} after {:.2f} s", *drain_code_, drain_s_)
                          : fmt::format("had not ended after {:.0f} s", drain_s_));

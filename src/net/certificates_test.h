@@ -13,8 +13,8 @@ namespace ganglion::net {
 // Makes DIR/NAME.pem and DIR/NAME.key, an authority of its own. False when openssl failed.
 inline bool MakeAuthority(const std::filesystem::path& dir, const std::string& name) {
   const std::string base = (dir / name).string();
-  return std::system(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=" + name +
-                      " -keyout " + base + ".key -out " + base + ".pem >/dev/null 2>&1")
+  return std::system(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=" +
+                      name + " -keyout " + base + ".key -out " + base + ".pem >/dev/null 2>&1")
                          .c_str()) == 0;
 }
 

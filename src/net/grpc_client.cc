@@ -36,7 +36,7 @@ std::chrono::system_clock::time_point SystemDeadline(TimePoint deadline) {
 
 }  // namespace
 
-struct GrpcClient::Impl : std::enable_shared_from_this<Impl> {
+struct GrpcClient::Impl {
   class Stream;
   class Unary;
   struct UnderWay {
@@ -58,7 +58,9 @@ struct GrpcClient::Impl : std::enable_shared_from_this<Impl> {
   std::uint64_t next_id = 1;
   std::unordered_map<std::uint64_t, UnderWay> under_way;
   std::shared_ptr<Stream> stream;
-  int live_reactors = 0;  // gRPC still holds them
+  // gRPC still holds them. The destructor waits for them, and they let go of everything before they say so: a channel
+  // must not be destroyed on a thread of gRPC's own, which its last one would then join.
+  int live_reactors = 0;
 
   void Prepare(grpc::ClientContext* context) const {
     for (const auto& [name, value] : options.headers) {
@@ -95,8 +97,8 @@ struct GrpcClient::Impl : std::enable_shared_from_this<Impl> {
 
 class GrpcClient::Impl::Unary final : public grpc::ClientUnaryReactor {
  public:
-  Unary(std::shared_ptr<Impl> client, std::uint64_t id, std::shared_ptr<inference::ModelInferRequest> message)
-      : client_(std::move(client)), id_(id), message_(std::move(message)) {}
+  Unary(Impl* client, std::uint64_t id, std::shared_ptr<inference::ModelInferRequest> message)
+      : client_(client), id_(id), message_(std::move(message)) {}
 
   void Run(TimePoint deadline, const std::string& traceparent, std::shared_ptr<Unary> self) {
     self_ = std::move(self);
@@ -109,13 +111,13 @@ class GrpcClient::Impl::Unary final : public grpc::ClientUnaryReactor {
   void Cancel() { context_.TryCancel(); }
   void OnDone(const grpc::Status& status) override {
     client_->Complete(id_, status.ok() ? FromProto(response_) : Result<wire::InferResponse>(FromGrpc(status)));
-    const auto client = client_;
-    const auto self = std::move(self_);
+    Impl* const client = client_;
+    self_ = nullptr;  // destroys this, unless a caller still has it
     client->Gone();
   }
 
  private:
-  std::shared_ptr<Impl> client_;
+  Impl* client_;  // waits for us
   std::uint64_t id_;
   std::shared_ptr<inference::ModelInferRequest> message_;
   inference::ModelInferResponse response_;
@@ -126,7 +128,7 @@ class GrpcClient::Impl::Unary final : public grpc::ClientUnaryReactor {
 class GrpcClient::Impl::Stream final
     : public grpc::ClientBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse> {
  public:
-  explicit Stream(std::shared_ptr<Impl> client) : client_(std::move(client)) {}
+  explicit Stream(Impl* client) : client_(client) {}
 
   void Run(std::shared_ptr<Stream> self) {
     self_ = std::move(self);
@@ -143,16 +145,16 @@ class GrpcClient::Impl::Stream final
     }
   }
 
-  // False: broken, take another.
-  bool Send(std::shared_ptr<inference::ModelInferRequest> message) {
+  // Of a broken stream nothing is sent: StreamEnded, which is still to come, ends all that are under way or sends them
+  // again, and this one is among them.
+  void Send(std::shared_ptr<inference::ModelInferRequest> message) {
     std::lock_guard lock(mutex_);
-    if (broken_) return false;
+    if (broken_) return;
     queue_.push_back(std::move(message));
     if (begun_ && !writing_) {
       writing_ = true;
       StartWrite(queue_.front().get());  // under the lock: not after the hold has been released
     }
-    return true;
   }
   void Cancel() { context_.TryCancel(); }
 
@@ -199,9 +201,9 @@ class GrpcClient::Impl::Stream final
       broken_ = true;
       queue_.clear();
     }
-    const auto client = client_;
+    Impl* const client = client_;
     client->StreamEnded(this, status);
-    const auto self = std::move(self_);
+    self_ = nullptr;  // as above
     client->Gone();
   }
 
@@ -227,7 +229,7 @@ class GrpcClient::Impl::Stream final
     for (const auto id : ids) client_->Complete(id, error);
   }
 
-  std::shared_ptr<Impl> client_;
+  Impl* client_;  // waits for us
   grpc::ClientContext context_;
   inference::ModelStreamInferResponse incoming_;
   std::shared_ptr<Stream> self_;
@@ -242,16 +244,19 @@ void GrpcClient::Impl::SendUnary(std::uint64_t id) {
   std::shared_ptr<Unary> call;
   TimePoint deadline;
   std::string traceparent;
+  bool late = false;
   {
     std::lock_guard lock(mutex);
     const auto it = under_way.find(id);
     if (it == under_way.end()) return;
-    call = std::make_shared<Unary>(shared_from_this(), id, it->second.message);
+    late = closing;
+    call = std::make_shared<Unary>(this, id, it->second.message);
     it->second.unary = call;
     deadline = it->second.deadline;
     traceparent = it->second.traceparent;
     ++live_reactors;
   }
+  if (late) call->Cancel();  // the destructor has cancelled what it saw, and waits
   call->Run(deadline, traceparent, call);
 }
 
@@ -309,7 +314,7 @@ Result<std::unique_ptr<GrpcClient>> GrpcClient::Create(GrpcClientOptions options
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   std::unique_ptr<GrpcClient> client(new GrpcClient);
-  client->impl_ = std::make_shared<Impl>();
+  client->impl_ = std::make_unique<Impl>();
   client->impl_->options = std::move(options);
   client->impl_->channel = grpc::CreateCustomChannel(client->impl_->options.target, credentials, arguments);
   client->impl_->stub = inference::GRPCInferenceService::NewStub(client->impl_->channel);
@@ -356,7 +361,7 @@ GrpcClient::Sent GrpcClient::Infer(const wire::InferRequest& request, TimePoint 
           c.options.stream == StreamMode::kAlways || (c.options.stream == StreamMode::kAuto && !c.stream_unimplemented);
       if (streams) {
         if (c.stream == nullptr) {
-          c.stream = std::make_shared<Impl::Stream>(impl_);
+          c.stream = std::make_shared<Impl::Stream>(impl_.get());
           ++c.live_reactors;
           fresh = true;
         }
@@ -373,7 +378,7 @@ GrpcClient::Sent GrpcClient::Infer(const wire::InferRequest& request, TimePoint 
     return sent;
   }
   if (fresh) stream->Run(stream);
-  if (!stream->Send(message)) c.Complete(sent.id, Unavailable("the stream to " + c.options.target + " broke"));
+  stream->Send(message);
   return sent;
 }
 

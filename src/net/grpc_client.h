@@ -69,7 +69,7 @@ class GrpcClient {
  private:
   GrpcClient();
   struct Impl;
-  std::shared_ptr<Impl> impl_;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace ganglion::net

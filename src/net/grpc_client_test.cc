@@ -74,8 +74,8 @@ class Foreign : public inference::GRPCInferenceService::Service {
 
   std::unique_ptr<GrpcClient> Client(StreamMode mode = StreamMode::kAuto,
                                      std::vector<std::pair<std::string, std::string>> headers = {}) {
-    auto client = GrpcClient::Create(
-        {"127.0.0.1:" + std::to_string(port_), false, {}, std::move(headers), "", "s3cret", mode});
+    auto client =
+        GrpcClient::Create({"127.0.0.1:" + std::to_string(port_), false, {}, std::move(headers), "", "s3cret", mode});
     EXPECT_TRUE(client.ok());
     return *std::move(client);
   }

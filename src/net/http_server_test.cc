@@ -183,7 +183,8 @@ TEST(HttpServer, ReadsChunkedBodies) {
 TEST(HttpServer, ReadsRequestsThatArriveByteByByte) {
   const auto server = MustStart(Loopback(), Tell);
   RawClient c = RawClient::Tcp(server->port());
-  for (const char byte : std::string("POST /slow HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello")) ASSERT_TRUE(c.Send({&byte, 1}));
+  for (const char byte : std::string("POST /slow HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"))
+    ASSERT_TRUE(c.Send({&byte, 1}));
   const auto answer = c.Read();
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(answer->body, "POST /slow hello");

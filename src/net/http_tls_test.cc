@@ -55,8 +55,10 @@ class HttpTls : public ScratchDir {
     options.slow = std::chrono::milliseconds(300);
     options.tls = &files;
     auto server = HttpServer::Start(options, [](const HttpRequest& q, HttpReply reply) {
-      reply.Send({200, std::string(q.method) + (q.peer_verified ? " verified " : " unknown ") + std::string(q.body),
-                  "text/plain", {}});
+      reply.Send({200,
+                  std::string(q.method) + (q.peer_verified ? " verified " : " unknown ") + std::string(q.body),
+                  "text/plain",
+                  {}});
     });
     EXPECT_TRUE(server.ok()) << server.status().message();
     return *std::move(server);

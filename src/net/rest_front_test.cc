@@ -208,8 +208,8 @@ TEST_F(RestFront, RefusesInferencesThatAreNotRight) {
       {"half a JSON", std::string(kInfer).substr(0, 60), ""},
       {"too few numbers", R"({"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1]}]})", ""},
       {"negative shape", R"({"inputs":[{"name":"x","shape":[-1,3],"datatype":"FP32","data":[1]}]})", ""},
-      {"overflowing shape",
-       R"({"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[1]}]})", ""},
+      {"overflowing shape", R"({"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[1]}]})",
+       ""},
       {"unknown datatype", R"({"inputs":[{"name":"x","shape":[1],"datatype":"FP31","data":[1]}]})", ""},
       {"deep JSON", std::string(100'000, '['), ""},
       {"header beyond the body", kInfer, "Inference-Header-Content-Length: 100000\r\n"},
@@ -238,7 +238,8 @@ TEST_F(RestFront, PassesOnTraceContextAndToken) {
   EXPECT_FALSE(service_.last().context.peer_verified);
   Ask("POST", "/v2/models/m/infer", kInfer, "authorization: bearer other\r\n");
   EXPECT_EQ(service_.last().context.token, "other");
-  for (const char* none : {"", "Authorization: Basic abc\r\n", "Authorization: Bearer\r\n", "Authorization: Bearer \r\n"}) {
+  for (const char* none :
+       {"", "Authorization: Basic abc\r\n", "Authorization: Bearer\r\n", "Authorization: Bearer \r\n"}) {
     Ask("POST", "/v2/models/m/infer", kInfer, none);
     EXPECT_EQ(service_.last().context.token, "") << none;
     EXPECT_EQ(service_.last().context.traceparent, "");
@@ -256,14 +257,10 @@ TEST_F(RestFront, TellsRefusalsWithTheirStatusAndWhenToComeBack) {
   answer = Ask("POST", target, kInfer);
   EXPECT_EQ(answer.headers.at("retry-after"), "1");
   EXPECT_EQ(answer.headers.at("retry-after-ms"), "1");
-  const std::pair<Status, int> cases[] = {{InvalidArgument("a"), 400},
-                                          {NotFound("b"), 404},
-                                          {Unauthenticated("c"), 401},
-                                          {PermissionDenied("d"), 403},
-                                          {Unavailable("e"), 503},
-                                          {{Code::kDeadlineExceeded, "f"}, 504},
-                                          {Internal("g"), 500},
-                                          {Unimplemented("h"), 501}};
+  const std::pair<Status, int> cases[] = {{InvalidArgument("a"), 400}, {NotFound("b"), 404},
+                                          {Unauthenticated("c"), 401}, {PermissionDenied("d"), 403},
+                                          {Unavailable("e"), 503},     {{Code::kDeadlineExceeded, "f"}, 504},
+                                          {Internal("g"), 500},        {Unimplemented("h"), 501}};
   for (const auto& [status, http] : cases) {
     service_.FailWith(status);
     answer = Ask("POST", target, kInfer);
@@ -345,12 +342,15 @@ TEST_F(RestFront, PassesOnTensorsInSharedMemory) {
 
 TEST_F(RestFront, SaysWhatIsNotThereAndWhatIsNotAllowed) {
   for (const char* target : {"/", "/v1", "/v2/nothing", "/v2/models", "/v2/models/m/nothing", "/v2/models/m/infer/x",
-                             "/v2/models/m/versions", "/v2/models/m/versions/1/nothing", "/v2/models/m/versions/1/infer/x",
-                             "/metrics", "/status"})
+                             "/v2/models/m/versions", "/v2/models/m/versions/1/nothing",
+                             "/v2/models/m/versions/1/infer/x", "/metrics", "/status"})
     ErrorOf(Ask("GET", target), 404);
-  const std::pair<const char*, const char*> wrong[] = {
-      {"POST", "/v2"},          {"DELETE", "/v2/models/m"}, {"PUT", "/v2/models/m/infer"}, {"GET", "/v2/models/m/infer"},
-      {"BREW", "/v2/health/live"}, {"POST", "/v2/models/stats"}};
+  const std::pair<const char*, const char*> wrong[] = {{"POST", "/v2"},
+                                                       {"DELETE", "/v2/models/m"},
+                                                       {"PUT", "/v2/models/m/infer"},
+                                                       {"GET", "/v2/models/m/infer"},
+                                                       {"BREW", "/v2/health/live"},
+                                                       {"POST", "/v2/models/stats"}};
   for (const auto& [method, target] : wrong) {
     const RawAnswer answer = Ask(method, target);
     ErrorOf(answer, 405);
@@ -362,8 +362,8 @@ TEST_F(RestFront, AsksForATokenWhereTheServiceDoes) {
   service_.RequireTokens();
   const std::string user = "Authorization: Bearer user\r\n";
   const std::string operator_ = "Authorization: Bearer operator\r\n";
-  for (const char* target : {"/v2", "/v2/models/m", "/v2/models/m/config", "/v2/models/stats",
-                             "/v2/systemsharedmemory/status"}) {
+  for (const char* target :
+       {"/v2", "/v2/models/m", "/v2/models/m/config", "/v2/models/stats", "/v2/systemsharedmemory/status"}) {
     const RawAnswer refused = Ask("GET", target);
     ErrorOf(refused, 401);
     EXPECT_EQ(refused.headers.at("www-authenticate"), "Bearer");

@@ -2,7 +2,8 @@
 // asked.
 //
 // A test says what happens to the next requests: an answer at once, an answer from another thread, a refusal, no answer
-// until told (`Release`), or a call that is dropped. Every model exists but those named "absent...". A service; thread-safe.
+// until told (`Release`), or a call that is dropped. Every model exists but those named "absent...". A service;
+// thread-safe.
 #pragma once
 
 #include <chrono>
@@ -34,7 +35,8 @@ class RecordingService final : public Service {
  public:
   enum class Mode { kEcho, kEchoLater, kFail, kHold, kDrop };
 
-  RecordingService() : later_([this] { AnswerLater(); }) {}
+  // Remembers the first `keep` of each kind of question.
+  explicit RecordingService(std::size_t keep = 100'000) : keep_(keep), later_([this] { AnswerLater(); }) {}
   ~RecordingService() override {
     {
       std::lock_guard lock(mutex_);
@@ -122,7 +124,7 @@ class RecordingService final : public Service {
     Status failure;
     {
       std::lock_guard lock(mutex_);
-      seen_.push_back(Copy(*call));
+      if (seen_.size() < keep_) seen_.push_back(Copy(*call));
       mode = mode_;
       failure = failure_;
       call->retry_after = retry_after_;
@@ -156,7 +158,9 @@ class RecordingService final : public Service {
     Ask("ready " + model + " " + version);
     return !Absent(model);
   }
-  wire::ServerMetadata ServerMetadata() const override { return {"recorder", "7", {"statistics", "binary_tensor_data"}}; }
+  wire::ServerMetadata ServerMetadata() const override {
+    return {"recorder", "7", {"statistics", "binary_tensor_data"}};
+  }
   // "two" has two inputs.
   Result<wire::ModelMetadata> ModelMetadata(const std::string& model, const std::string& version) const override {
     Ask("metadata " + model + " " + version);
@@ -266,9 +270,10 @@ class RecordingService final : public Service {
   }
   void Ask(std::string what) const {
     std::lock_guard lock(mutex_);
-    asked_.push_back(std::move(what));
+    if (asked_.size() < keep_) asked_.push_back(std::move(what));
   }
 
+  const std::size_t keep_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   Mode mode_ = Mode::kEcho;

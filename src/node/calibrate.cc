@@ -243,12 +243,16 @@ Result<Calibrated> Calibrate(const Decision& decision, std::span<const tensor::V
     result.remarks.push_back(config.name +
                              " has one stage: it answers every request, and there is nothing to certify.");
   } else if (!lock.holds) {
+    const bool has_rules =
+        std::any_of(config.stages.begin(), config.stages.end(), [](const auto& s) { return !s.rules.empty(); });
     result.remarks.insert(
         result.remarks.begin(),
-        fmt::format("no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}. The loosest that was tried had "
-                    "{} of {} rows breaking it.",
-                    promise_name, promise.limit, 100 * (1 - promise.delta), topology::Name(config.stages.back().tier),
-                    certificate.counts.broken, calibration::Trials(promise.kind, certificate.counts)));
+        fmt::format(
+            "no thresholds keep {} {:g} at {:g}%: nothing is accepted below {}{}. The loosest that was tried had "
+            "{} of {} rows breaking it.",
+            promise_name, promise.limit, 100 * (1 - promise.delta), topology::Name(config.stages.back().tier),
+            has_rules ? " but what rules answer, whatever the thresholds; make them narrower" : "",
+            certificate.counts.broken, calibration::Trials(promise.kind, certificate.counts)));
   }
   return result;
 }

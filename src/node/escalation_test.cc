@@ -353,7 +353,7 @@ TEST_F(Escalation, AnswersThatDoNotFitAreFailures) {
       {"elsewhere", [](wire::InferResponse* r) { r->outputs[0].shared = wire::SharedMemory{"region", 0, 8}; }},
   };
   FakeParent parent(kTellsGlobal);
-  const auto device = StartDevice("{url: " + parent.Url() + "}", "breaker: {keep: 0, trip: 0.99}\ncache: off\n");
+  const auto device = StartDevice("{url: " + parent.Url() + "}", "breaker: {open_for: 50ms}\ncache: off\n");
   const Client client(*device);
   for (const auto& [what, change] : changes) {
     parent.OnInfer([&change = change](std::unique_ptr<net::InferCall> call) {
@@ -398,7 +398,7 @@ TEST_F(Escalation, ParentsInACircleEndWithAnAnswer) {
   for (const std::string cache : {"cache: off\n", ""}) {
     Hole reserved(false);
     const std::string second = "127.0.0.1:" + std::to_string(reserved.port());
-    const std::string tail = "}]\n" + cache;
+    const std::string tail = "}]\nbreaker: {open_for: 100ms}\n" + cache;
     const auto a = Start("tier: edge\ndecisions: [.]\nparents: [{url: \"grpc://" + second + "\"" + tail);
     reserved.Close();
     const auto b = Start("tier: edge\ndecisions: [.]\nparents: [{url: " + Url(*a) + tail, second);

@@ -99,8 +99,9 @@ void Executor::KeepTime() {
       continue;
     } else {
       const auto first = timers_.begin();
-      if (first->first.first > std::chrono::steady_clock::now()) {
-        time_ready_.wait_until(lock, first->first.first);
+      // A copy: wait_until looks at it again when the timer may have been cancelled and be gone.
+      if (const TimePoint due = first->first.first; due > std::chrono::steady_clock::now()) {
+        time_ready_.wait_until(lock, due);
         continue;
       }
       job = std::move(first->second);

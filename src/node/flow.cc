@@ -96,16 +96,16 @@ Flow::Flow(Private, FlowPlan plan, Done done) : plan_(std::move(plan)), done_(st
   policy_.when_late = plan_.audit ? cascade::WhenLate::kFail : decision.policy().when_late;
   policy_.stages.assign(decision.policy().stages.begin(),
                         decision.policy().stages.begin() + static_cast<std::ptrdiff_t>(local_));
-  for (std::size_t i = 0; i < local_; ++i) policy_.stages[i].shortest = plan_.served->stages[i].runner->fastest();
+  const TimePoint now = Now();
+  for (std::size_t i = 0; i < local_; ++i) policy_.stages[i].shortest = plan_.served->stages[i].runner->fastest(now);
   if (local_ < decision.policy().stages.size()) {
     cascade::StagePolicy above;
     above.tier = decision.policy().stages[local_].tier;
-    above.shortest = plan_.parents->fastest();
+    above.shortest = plan_.parents->fastest(now);
     policy_.stages.push_back(above);
   }
   const std::size_t first = std::min(plan_.first_stage, policy_.stages.size() - 1);
   const auto rows = static_cast<std::size_t>(plan_.inputs[0].shape[0]);
-  const TimePoint now = Now();
   rows_.reserve(rows);
   for (std::size_t r = 0; r < rows; ++r) {
     rows_.push_back({cascade::Cascade(policy_, plan_.deadline), {}, {}});
@@ -218,7 +218,7 @@ void Flow::Advance() {
         self->Advance();
       });
     }
-    if (local.queue->Enqueue(std::move(waiting))) return;
+    if (local.queue->Enqueue(std::move(waiting), plan_.served)) return;
     if (!Claim(token)) return;
     FailAll(open, Reason::kOverload);
   }
@@ -230,8 +230,9 @@ void Flow::RunLocal(std::size_t stage, const std::vector<std::size_t>& open) {
   const auto views = Select(open, &copies);
   const TimePoint began = Now();
   const auto outputs = local.runner->Run(views);
-  const Duration took = Now() - began;
-  local.runner->Observe(took, static_cast<std::int64_t>(open.size()));
+  const TimePoint end = Now();
+  const Duration took = end - began;
+  local.runner->Observe(took, static_cast<std::int64_t>(open.size()), end);
   result_.compute += took;
   Judge(stage, open, outputs);
 }

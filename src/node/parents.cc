@@ -183,7 +183,8 @@ void Parents::Probe(Parent& parent, Duration patience) {
       tier = topology::TierFromName(e.substr(sizeof kTierExtension - 1)).value_or(Tier::kGlobal);
     }
     if (!parent.config.tier) parent.tier = tier;
-    parent.foreign = foreign;
+    // Where `output` is given, a model's scores are wanted, also of a node that serves the plain model.
+    parent.foreign = foreign || !parent.config.output.empty();
     parent.known = true;
   }
   if (metadata.ok() != was_up) {
@@ -268,7 +269,14 @@ void Parents::Try(const std::shared_ptr<Asking>& asking) {
                                      [&](const auto& a) { return a.parent == p.get(); });
       allowed |= may;
       if (may && !asked) {
+        // gRPC makes a broken connection again in its own time. A probe that fails for want of one would keep the
+        // breaker open for another period, though the parent is back.
+        const bool connecting = p->state->With([&](Parent::State& s) {
+          return s.breaker.state(now) == breaker::State::kHalfOpen;
+        }) && !p->client->Connected();
+        if (connecting) why = "parent " + p->config.name + ": connecting again";
         p->state->With([&](Parent::State& s) {
+          if (connecting) return;
           if (s.breaker.state(now) == breaker::State::kOpen) {
             why = fmt::format("parent {}: breaker open (failure average {:.2f}{}{})", p->config.name,
                               s.breaker.average(), s.last_error.empty() ? "" : ", last: ", s.last_error);
@@ -426,9 +434,7 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
     parent->seconds->Observe(took);
     for (const auto& o : response->outputs) parent->bytes_down->Add(o.tensor.size_bytes());
     parent->up = true;
-    const std::int64_t fastest = fastest_ns_.load(std::memory_order_relaxed);
-    fastest_ns_.store(fastest == 0 || took.count() < fastest ? took.count() : fastest + fastest / 256,
-                      std::memory_order_relaxed);
+    fastest_.Observe(took, now);
   } else {
     parent->errors->Add(1);
     if (!asking->question.audit && parents_.size() > asking->attempts.size() &&
@@ -485,8 +491,11 @@ void Parents::Finish(const std::shared_ptr<Asking>& asking, Reply reply) {
         s.breaker.Report(a.permit, false, now);
         s.latency.ObserveFailure(now - a.at, now - a.at, now);
         s.last_error = "timeout";
-      } else {  // another was faster; nothing is known of this one
-        s.breaker.Report(a.permit, true, now);
+      } else {
+        // Another was faster. It takes at least so long; whether it works it has not shown. A probe that passed for
+        // good here would close the breaker of a parent that swallows everything, for as long as hedges answer.
+        s.latency.ObserveFailure(now - a.at, s.latency.latency(now), now);
+        if (a.permit.probe) s.breaker.Report(a.permit, false, now);
       }
     });
     if (reply.timed_out) a.parent->timeouts->Add(1);

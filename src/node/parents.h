@@ -27,6 +27,7 @@
 #include "base/status.h"
 #include "breaker/breaker.h"
 #include "node/executor.h"
+#include "node/least_time.h"
 #include "node/node_file.h"
 #include "telemetry/log.h"
 #include "telemetry/metrics.h"
@@ -68,8 +69,8 @@ class Parents {
   void Ask(Question question, std::function<void(Reply)> done);
   // Whether one that may see such inputs is up and not cut off.
   bool Live(topology::Tier highest) const;
-  // The least time in which an answer from above has come, zero while unknown.
-  Duration fastest() const { return Duration(fastest_ns_.load(std::memory_order_relaxed)); }
+  // The least time in which an answer from above has come lately, zero while unknown.
+  Duration fastest(TimePoint now) const { return fastest_.at(now); }
 
   struct View {
     std::string name;
@@ -109,7 +110,7 @@ class Parents {
   Guarded<Random> random_{std::uint64_t{0}};
   std::unique_ptr<Guarded<balance::RetryBudget>> retries_;
   telemetry::Counter* retried_ = nullptr;
-  std::atomic<std::int64_t> fastest_ns_{0};
+  LeastTime fastest_{256};
 
   struct Uplink {
     double tokens = 0;

@@ -12,14 +12,12 @@ namespace ganglion::node {
 using tensor::DataType;
 using tensor::Tensor;
 
-void Runner::Observe(Duration took, std::int64_t rows) const {
+void Runner::Observe(Duration took, std::int64_t rows, TimePoint now) const {
   counts_.runs.fetch_add(1, std::memory_order_relaxed);
   counts_.rows.fetch_add(static_cast<std::uint64_t>(rows), std::memory_order_relaxed);
   counts_.run_ns.fetch_add(static_cast<std::uint64_t>(took.count()), std::memory_order_relaxed);
-  // The least time creeps up slowly, so that one lucky run is not believed for ever. Races lose an observation.
-  const std::int64_t ns = std::max<std::int64_t>(took.count(), 1);
-  const std::int64_t fastest = fastest_ns_.load(std::memory_order_relaxed);
-  fastest_ns_.store(fastest == 0 || ns < fastest ? ns : fastest + (fastest >> 10), std::memory_order_relaxed);
+  fastest_.Observe(took, now);
+  const std::int64_t ns = std::max<std::int64_t>(took.count(), 1);  // races lose an observation
   const std::int64_t usual = usual_ns_.load(std::memory_order_relaxed);
   usual_ns_.store(usual == 0 ? ns : usual + (ns - usual) / 8, std::memory_order_relaxed);
 }
@@ -111,7 +109,8 @@ bool ModelRunner::TryTogether() const {
     for (const auto& t : tensors) views.push_back(t.View());
     const TimePoint began = std::chrono::steady_clock::now();
     auto out = session_->Run(views);
-    Observe(std::chrono::steady_clock::now() - began, static_cast<std::int64_t>(tensors[0].shape()[0]));
+    const TimePoint end = std::chrono::steady_clock::now();
+    Observe(end - began, static_cast<std::int64_t>(tensors[0].shape()[0]), end);
     return out;
   };
   const auto together = run(two);
@@ -152,7 +151,7 @@ std::size_t BatchQueue::depth() const {
   return state_.With([](const State& s) { return s.waiting.size(); });
 }
 
-bool BatchQueue::Enqueue(std::shared_ptr<Waiting> waiting) {
+bool BatchQueue::Enqueue(std::shared_ptr<Waiting> waiting, std::shared_ptr<const void> owner) {
   const TimePoint now = std::chrono::steady_clock::now();
   waiting->enqueued = now;
   const std::int64_t rows = waiting->rows();
@@ -163,12 +162,12 @@ bool BatchQueue::Enqueue(std::shared_ptr<Waiting> waiting) {
     s.waiting.emplace(id, std::move(waiting));
     return true;
   });
-  if (queued) Pump();
+  if (queued) Pump(owner);
   return queued;
 }
 
 // Sees to it that somebody takes what may run: a worker now, or a timer when the oldest must not wait longer.
-void BatchQueue::Pump() {
+void BatchQueue::Pump(const std::shared_ptr<const void>& owner) {
   const TimePoint now = std::chrono::steady_clock::now();
   enum class Next { kNothing, kWorker, kTimer } next = Next::kNothing;
   TimePoint at{};
@@ -186,22 +185,22 @@ void BatchQueue::Pump() {
     }
   });
   if (next == Next::kWorker) {
-    executor_->Post([this] { RunSome(); });
+    executor_->Post([this, owner] { RunSome(owner); });
   } else if (next == Next::kTimer) {
-    executor_->At(at, [this] {
+    executor_->At(at, [this, owner] {
       state_.With([](State& s) { s.timer = TimePoint::max(); });
-      Pump();
+      Pump(owner);
     });
   }
 }
 
 // One batch; then the queue takes its turn behind the others.
-void BatchQueue::RunSome() {
+void BatchQueue::RunSome(const std::shared_ptr<const void>& owner) {
   std::vector<std::shared_ptr<Waiting>> batch;
   std::vector<std::shared_ptr<Waiting>> expired;
   const TimePoint now = std::chrono::steady_clock::now();
   state_.With([&](State& s) {
-    s.batcher.SetExpected(runner_->fastest());
+    s.batcher.SetExpected(runner_->fastest(now));
     if (!s.batcher.ShouldRun(now, true)) return;
     std::vector<std::uint64_t> late;
     const auto ids = s.batcher.Take(now, &late);
@@ -218,7 +217,7 @@ void BatchQueue::RunSome() {
   for (const auto& w : expired) w->Expire();
   if (!batch.empty()) RunBatch(batch);
   state_.With([](State& s) { --s.workers; });
-  Pump();
+  Pump(owner);
 }
 
 void BatchQueue::RunBatch(const std::vector<std::shared_ptr<Waiting>>& batch) {
@@ -256,7 +255,8 @@ void BatchQueue::RunBatch(const std::vector<std::shared_ptr<Waiting>>& batch) {
     }
     const TimePoint began = std::chrono::steady_clock::now();
     auto outputs = runner_->Run(views);
-    runner_->Observe(std::chrono::steady_clock::now() - began, rows);
+    const TimePoint end = std::chrono::steady_clock::now();
+    runner_->Observe(end - began, rows, end);
     if (on_batch_) on_batch_(rows);
     if (members.size() == 1) {
       batch[members[0]]->Deliver(std::move(outputs), began - batch[members[0]]->enqueued);

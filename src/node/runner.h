@@ -23,6 +23,7 @@
 #include "batching/batching.h"
 #include "breaker/breaker.h"
 #include "node/executor.h"
+#include "node/least_time.h"
 #include "runtime/runtime.h"
 #include "tensor/tensor.h"
 
@@ -40,9 +41,9 @@ class Runner {
   virtual bool together() const = 0;
 
   // How long a run takes, by what was seen: a least time, below which an answer cannot come, and a usual one.
-  Duration fastest() const { return Duration(fastest_ns_.load(std::memory_order_relaxed)); }
+  Duration fastest(TimePoint now) const { return fastest_.at(now); }
   Duration usual() const { return Duration(usual_ns_.load(std::memory_order_relaxed)); }
-  void Observe(Duration took, std::int64_t rows) const;
+  void Observe(Duration took, std::int64_t rows, TimePoint now) const;
 
   // Counted for statistics and metrics.
   struct Counts {
@@ -55,7 +56,7 @@ class Runner {
   Counts& counts() const { return counts_; }
 
  private:
-  mutable std::atomic<std::int64_t> fastest_ns_{0};
+  mutable LeastTime fastest_{1024};
   mutable std::atomic<std::int64_t> usual_ns_{0};
   mutable Counts counts_;
 };
@@ -116,8 +117,9 @@ class BatchQueue {
   BatchQueue(const Runner* runner, Executor* executor, batching::Batcher batcher,
              std::function<void(std::int64_t)> on_batch);
 
-  // False: the queue is full.
-  bool Enqueue(std::shared_ptr<Waiting> waiting);
+  // False: the queue is full. `owner` is what holds this queue and its runner; whoever works for the queue holds it, too,
+  // since the last request of a model that was reloaded may end, and let go of it, in the middle of that work.
+  bool Enqueue(std::shared_ptr<Waiting> waiting, std::shared_ptr<const void> owner);
   std::size_t depth() const;
 
  private:
@@ -129,8 +131,8 @@ class BatchQueue {
     int workers = 0;                     // under way with this queue
     TimePoint timer = TimePoint::max();  // when the earliest one that is set goes off
   };
-  void Pump();
-  void RunSome();
+  void Pump(const std::shared_ptr<const void>& owner);
+  void RunSome(const std::shared_ptr<const void>& owner);
   void RunBatch(const std::vector<std::shared_ptr<Waiting>>& batch);
 
   const Runner* runner_;

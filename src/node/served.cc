@@ -92,7 +92,8 @@ Result<std::shared_ptr<const Served>> ServeDecision(const ServedContext& context
       for (int n = 0; n < 3; ++n) {
         const TimePoint began = std::chrono::steady_clock::now();
         const auto ran = stage.runner->Run(views);
-        if (ran.ok() && n > 0) stage.runner->Observe(std::chrono::steady_clock::now() - began, 1);
+        const TimePoint end = std::chrono::steady_clock::now();
+        if (ran.ok() && n > 0) stage.runner->Observe(end - began, 1, end);
       }
     }
     s.stages.push_back(std::move(stage));

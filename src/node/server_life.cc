@@ -116,11 +116,23 @@ Result<std::unique_ptr<Server>> Server::Create(std::shared_ptr<runtime::Engine> 
       entries = n.entries_;
     }
     for (const auto& [name, entry] : *entries) {
+      if (entry.versions.empty())
+        sink.Gauge("ganglion_model_loaded", "1 for what is served", {{"model", name}, {"version", ""}}, 0);
       for (const auto& [version, served] : entry.versions) {
         sink.Gauge("ganglion_model_loaded", "1 for what is served", {{"model", name}, {"version", version}}, 1);
         for (const auto& stage : served->stages) {
           sink.Gauge("ganglion_queue_depth", "Requests that wait for a worker",
                      {{"decision", name}, {"stage", stage.name}}, static_cast<double>(stage.queue->depth()));
+          const telemetry::Labels target{{"target", name + "/" + stage.name}};
+          stage.breaker->With([&](breaker::CircuitBreaker& b) {
+            const auto state = b.state(n.clock_.Now());
+            sink.Gauge("ganglion_breaker_state", "0 closed, 1 half-open, 2 open", target,
+                       state == breaker::State::kClosed     ? 0
+                       : state == breaker::State::kHalfOpen ? 1
+                                                            : 2);
+            sink.Gauge("ganglion_breaker_average", "Exponential average of failures", target, b.average());
+            sink.Counter("ganglion_breaker_trips_total", "How often it opened", target, static_cast<double>(b.trips()));
+          });
         }
       }
     }

@@ -19,7 +19,15 @@ class Flow::StageWait final : public Waiting {
     deadline = flow_->plan_.deadline;
   }
 
-  bool Collect() override { return flow_->waiting_ == token_ || flow_->node_->has(Mutation::kRunExpired); }
+  bool Collect() override {
+    if (flow_->waiting_ != token_) return flow_->node_->has(Mutation::kRunExpired);
+    const TimePoint now = flow_->node_->now();
+    flow_->result_.queued += now - flow_->wait_began_;
+    flow_->for_worker_ = false;  // it has one
+    // Waiting for a worker is not slowness of the stage.
+    if (flow_->permit_ && !flow_->permit_->probe) flow_->permit_->at = now;
+    return true;
+  }
   void Compute() override {
     flow_->node_->invariants().Run(flow_->node_->id(), flow_->plan_.question, stage_, flow_->Numbers(open_),
                                    flow_->plan_.deadline, TimePoint::min());
@@ -53,11 +61,11 @@ Flow::Flow(Node* node, FlowPlan plan, Done done)
   auto& here = node_->stages(plan_.question.decision);
   local_ = here.size();
   policy_.when_late = plan_.audit ? cascade::WhenLate::kFail : decision_->when_late;
+  const TimePoint now = node_->now();
   for (std::size_t i = 0; i < local_; ++i)
-    policy_.stages.push_back({stages[i].tier, stages[i].threshold, here[i]->times.fastest()});
+    policy_.stages.push_back({stages[i].tier, stages[i].threshold, here[i]->times.fastest(node_->news_at())});
   if (local_ < stages.size()) policy_.stages.push_back({stages[local_].tier, 0, node_->parents().fastest()});
   const std::size_t first = std::min(plan_.first_stage, policy_.stages.size() - 1);
-  const TimePoint now = node_->now();
   rows_.reserve(plan_.question.rows.size());
   for (const int number : plan_.question.rows) {
     rows_.push_back({cascade::Cascade(policy_, plan_.deadline), {}, {}});
@@ -80,9 +88,16 @@ std::vector<int> Flow::Numbers(const std::vector<std::size_t>& open) const {
   return numbers;
 }
 
+std::uint64_t Flow::BeginWait(bool for_worker) {
+  for_worker_ = for_worker;
+  wait_began_ = node_->now();
+  return waiting_ = ++waits_;
+}
+
 bool Flow::Claim(std::uint64_t token) {
   if (waiting_ != token) return false;
   waiting_ = 0;
+  if (std::exchange(for_worker_, false)) result_.queued += node_->now() - wait_began_;
   node_->executor().Cancel(std::exchange(timer_, {}));
   return true;
 }
@@ -109,9 +124,15 @@ void Flow::Advance(const Then& then) {
       return then();
     }
     LocalStage& local = *node_->stages(plan_.question.decision)[stage];
+    permit_ = local.breaker.TryAcquire(node_->now());
+    if (!permit_) {  // it keeps failing: the next stage is its fallback
+      failure_ = Code::kUnavailable;
+      FailAll(open, Reason::kFailed);
+      continue;
+    }
     const bool is_short = local.times.usual() * static_cast<std::int64_t>(open.size()) < node::kShortRun;
     if (plan_.may_run_here && is_short) return RunLocal(stage, open, then);
-    const std::uint64_t token = BeginWait();
+    const std::uint64_t token = BeginWait(true);
     auto waiting = std::make_shared<StageWait>(shared_from_this(), token, stage, open);
     node_->world().Note(What::kQueue, node_->id(), plan_.question.request, static_cast<std::int64_t>(stage),
                         static_cast<std::int64_t>(open.size()));
@@ -138,7 +159,7 @@ void Flow::RunLocal(std::size_t stage, const std::vector<std::size_t>& open, con
   const TimePoint end = node_->now() + takes;
   node_->invariants().Run(node_->id(), plan_.question, stage, Numbers(open), plan_.deadline, end);
   node_->executor().At(end, [self = shared_from_this(), stage, open, rows, takes, then] {
-    self->node_->stages(self->plan_.question.decision)[stage]->times.Observe(takes, rows);
+    self->node_->stages(self->plan_.question.decision)[stage]->times.Observe(takes, rows, self->node_->news_at());
     self->Judge(stage, open, !self->node_->broken());
     self->Advance(then);
   });
@@ -146,6 +167,8 @@ void Flow::RunLocal(std::size_t stage, const std::vector<std::size_t>& open, con
 
 void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, bool ok) {
   const TimePoint now = node_->now();
+  if (const auto permit = std::exchange(permit_, std::nullopt))
+    node_->stages(plan_.question.decision)[stage]->breaker.Report(*permit, ok, now);
   if (!ok) {
     failure_ = Code::kInternal;
     return FailAll(open, Reason::kFailed);
@@ -169,7 +192,9 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
   q.question.decision = plan_.question.decision;
   q.question.rows = Numbers(open);
   if (plan_.audit) {
-    q.question.require_tier = decision_->stages.back().tier;
+    // What was required, or the next above what has been computed here.
+    const std::size_t next = std::max(std::min(plan_.first_stage, decision_->stages.size() - 1), local_);
+    q.question.require_tier = decision_->stages[next].tier;
   } else if (local_ > 0 && !node_->has(Mutation::kAskFromTheBottom)) {
     q.question.above_tier = policy_.stages[local_ - 1].tier;
   }
@@ -180,7 +205,7 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
   q.question.hop = plan_.question.hop + 1;
   q.audit = plan_.audit;
   result_.asked_above += open.size();
-  const std::uint64_t token = BeginWait();
+  const std::uint64_t token = BeginWait(false);
   node_->parents().Ask(std::move(q), [self = shared_from_this(), token, open](const ParentsReply& reply) {
     if (!self->Claim(token)) return;
     self->TakeReply(open, reply);

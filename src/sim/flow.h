@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "breaker/breaker.h"
 #include "cascade/cascade.h"
 #include "sim/executor.h"
 #include "sim/message.h"
@@ -25,6 +27,7 @@ struct FlowResult {
   std::vector<RowAnswer> rows;
   std::size_t asked_above = 0;
   bool forbidden = false;
+  Duration queued{};  // for workers
 };
 
 struct FlowPlan {
@@ -64,7 +67,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   bool IsAbove(std::size_t stage) const { return stage >= local_; }
   std::vector<int> Numbers(const std::vector<std::size_t>& open) const;  // of these rows, in the client's request
 
-  std::uint64_t BeginWait() { return waiting_ = ++waits_; }
+  std::uint64_t BeginWait(bool for_worker);
   bool Claim(std::uint64_t token);
 
   Node* node_;
@@ -79,6 +82,9 @@ class Flow : public std::enable_shared_from_this<Flow> {
   std::uint64_t waits_ = 0;
   std::uint64_t waiting_ = 0;
   World::Timer timer_;
+  bool for_worker_ = false;
+  TimePoint wait_began_{};
+  std::optional<breaker::Permit> permit_;  // of the stage that runs or is about to
 };
 
 }  // namespace ganglion::sim

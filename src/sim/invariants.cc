@@ -10,15 +10,20 @@ namespace {
 
 constexpr Duration kMinute = std::chrono::minutes(1);
 constexpr int kMaxHops = 8;
+constexpr std::size_t kAbove = 7;  // after the reasons of a cascade
 
 std::size_t ReasonIndex(std::string_view reason) {
-  for (std::size_t i = 1; i < 7; ++i) {
-    if (reason == cascade::Name(static_cast<cascade::Reason>(i)) && !reason.empty()) return i;
+  for (std::size_t i = 1; i <= kAbove; ++i) {
+    if (reason == ReasonName(i)) return i;
   }
-  return reason == "above" ? 7 : 0;
+  return 0;
 }
 
 }  // namespace
+
+std::string_view ReasonName(std::size_t index) {
+  return index == kAbove ? "above" : cascade::Name(static_cast<cascade::Reason>(index));
+}
 
 void Counts::Add(const Counts& o) {
   requests += o.requests, accepted_rows += o.accepted_rows, degraded_rows += o.degraded_rows, failed += o.failed;
@@ -26,7 +31,7 @@ void Counts::Add(const Counts& o) {
   audits += o.audits, expired += o.expired, timeouts += o.timeouts, trips += o.trips, refused += o.refused;
   cheaper += o.cheaper, queue_full += o.queue_full, calls_to_dead += o.calls_to_dead, checked += o.checked;
   past_deadline += o.past_deadline;
-  for (std::size_t i = 0; i < 8; ++i) by_reason[i] += o.by_reason[i];
+  for (std::size_t i = 0; i < by_reason.size(); ++i) by_reason[i] += o.by_reason[i];
 }
 
 Invariants::Invariants(World* world, const Plan* plan)
@@ -115,11 +120,12 @@ void Invariants::CheckRecovered(std::uint64_t request, const Reply& reply) {
     for (std::size_t s = 0; s < d.stages.size() && decider == d.stages.size(); ++s) {
       const Score score = d.At(request, static_cast<int>(row), s);
       if (score.label < 0) continue;
-      if (s + 1 == d.stages.size() || static_cast<double>(score.confidence) >= d.stages[s].threshold)
-        decider = s;
+      if (s + 1 == d.stages.size() || static_cast<double>(score.confidence) >= d.stages[s].threshold) decider = s;
     }
-    // Beyond all stages: the top has no rule for it, and whoever asked keeps what it has.
-    if (decider == d.stages.size() || d.stages[decider].tier > node::HighestTier(d.privacy)) {
+    // Beyond all stages: the top has no rule for it.
+    const Way way = decider == d.stages.size() ? Way::kNever : WayTo(*plan_, r.node, d, decider);
+    if (way == Way::kSometimes) continue;
+    if (way == Way::kNever) {
       if (reply.code == Code::kOk && !reply.rows[row].degraded)
         Fail(fmt::format("request {}: nobody may decide row {}, and yet it is not degraded", request, row));
       continue;

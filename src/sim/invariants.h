@@ -18,9 +18,11 @@
 // Thread-compatible.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sim/message.h"
@@ -34,9 +36,12 @@ struct Counts {
   std::uint64_t requests = 0, accepted_rows = 0, degraded_rows = 0, failed = 0, lost = 0;
   std::uint64_t runs = 0, shared_runs = 0, calls = 0, retries = 0, audits = 0, expired = 0, timeouts = 0, trips = 0;
   std::uint64_t refused = 0, cheaper = 0, queue_full = 0, calls_to_dead = 0, checked = 0, past_deadline = 0;
-  std::uint64_t by_reason[8] = {};  // degraded rows: cascade::Reason, then "above"
+  std::array<std::uint64_t, 8> by_reason{};  // degraded rows
   void Add(const Counts& other);
 };
+
+// Of an index of Counts::by_reason: those of cascade::Reason, then "above".
+std::string_view ReasonName(std::size_t index);
 
 class Invariants {
  public:

@@ -30,9 +30,10 @@ Node::Node(NodeId id, const Surroundings& surroundings, const Ailment* ailment)
     const auto& stages = decisions[d].stages;
     for (std::size_t s = 0; s < stages.size() && stages[s].tier <= spec_.tier; ++s) {
       served_[d].stages.push_back(std::make_unique<LocalStage>(this, d, s, stages[s].together,
-                                                               batching::Batcher::Create(spec_.batching).value()));
+                                                               batching::Batcher::Create(spec_.batching).value(),
+                                                               breaker::CircuitBreaker::Create(spec_.breaker).value()));
       // Of three runs on zeros the last two are looked at.
-      for (int n = 0; n < 2; ++n) served_[d].stages.back()->times.Observe(Takes(d, s, 1), 1);
+      for (int n = 0; n < 2; ++n) served_[d].stages.back()->times.Observe(Takes(d, s, 1), 1, news_at());
     }
   }
   if (!spec_.parents.empty()) executor_.Soon([this] { KeepProbing(); });
@@ -47,7 +48,7 @@ Duration Node::Takes(std::size_t d, std::size_t stage, std::int64_t rows) const 
   const StageSpec& s = decision(d).stages[stage];
   const double factor =
       (1 + s.per_row * static_cast<double>(rows - 1)) * world().random().Uniform(.9, 1.1) * ailment_->slow;
-  return std::chrono::duration_cast<Duration>(s.service * factor);
+  return std::min(kLongestRun, std::chrono::duration_cast<Duration>(s.service * factor));
 }
 
 void Node::Infer(NodeId from, const Question& question) {
@@ -93,6 +94,7 @@ Code Node::ReadParameters(Pending* p) const {
 void Node::Compute(const std::shared_ptr<Pending>& p, const Then& then) {
   const Question& q = p->question;
   p->admitted = admission_.TryAcquire();
+  p->admitted_at = now();
   invariants().Bound(id_, "requests inside", static_cast<std::size_t>(admission_.in_flight()),
                      static_cast<std::size_t>(spec_.admission.max));
   if (p->admitted) {
@@ -127,14 +129,12 @@ void Node::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only, co
 }
 
 void Node::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result) {
-  const bool elsewhere = result.asked_above > 0 || result.forbidden;
-  const bool late =
-      result.code == Code::kDeadlineExceeded ||
-      std::any_of(result.rows.begin(), result.rows.end(), [](const RowAnswer& r) { return r.reason == "deadline"; });
   const bool degraded =
       std::any_of(result.rows.begin(), result.rows.end(), [](const RowAnswer& r) { return r.degraded; });
   if (!(has(Mutation::kLeakAdmission) && degraded))
-    Release(p.get(), !late ? AdmissionOutcome::kOk : elsewhere ? AdmissionOutcome::kIgnored : AdmissionOutcome::kLate);
+    Release(p.get(), result.asked_above > 0
+                         ? AdmissionOutcome::kIgnored
+                         : admission::Judge(now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
   p->admitted = false;
   if (result.code != Code::kOk) return Answer(p, result.code, {});
   Audit(*p, result.rows);
@@ -145,7 +145,7 @@ void Node::Release(Pending* p, AdmissionOutcome outcome) {
   if (p->cheap) --cheap_under_way_;
   p->cheap = false;
   if (!std::exchange(p->admitted, false)) return;
-  admission_.Release(outcome, now() - p->begin, now());
+  admission_.Release(outcome, now() - p->admitted_at, now());
 }
 
 void Node::Answer(const std::shared_ptr<Pending>& p, Code code, std::vector<RowAnswer> rows) {

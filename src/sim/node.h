@@ -32,10 +32,12 @@ struct Ailment {
 };
 
 struct LocalStage {
-  LocalStage(Node* node, std::size_t decision, std::size_t stage, bool together, batching::Batcher batcher)
-      : times(together), queue(node, decision, stage, &times, std::move(batcher)) {}
+  LocalStage(Node* node, std::size_t decision, std::size_t stage, bool together, batching::Batcher batcher,
+             breaker::CircuitBreaker fuse)
+      : times(together), queue(node, decision, stage, &times, std::move(batcher)), breaker(std::move(fuse)) {}
   StageTimes times;
   Queue queue;
+  breaker::CircuitBreaker breaker;
 };
 
 class Node {
@@ -62,6 +64,8 @@ class Node {
   bool has(Mutation m) const { return around_.mutation == m; }
   bool broken() const { return ailment_->broken > 0; }
   TimePoint now() const { return around_.world->now(); }
+  // The time at which least times are observed and looked up.
+  TimePoint news_at() const { return has(Mutation::kFastestNeverFades) ? TimePoint{} : now(); }
   World& world() const { return *around_.world; }
   Network& network() const { return *around_.network; }
   Invariants& invariants() const { return *around_.invariants; }
@@ -79,6 +83,7 @@ class Node {
     NodeId from = kOutside;
     Question question;
     TimePoint begin{};
+    TimePoint admitted_at{};
     TimePoint deadline{};
     std::size_t first_stage = 0;
     bool audit = false;

@@ -7,23 +7,14 @@
 #include "sim/node.h"
 
 namespace ganglion::sim {
-namespace {
 
 using Outcome = Invariants::Outcome;
-
-// How long the least time of an answer says something without a new answer.
-constexpr Duration kFresh = std::chrono::seconds(10);
-
-}  // namespace
 
 Parents::Parents(Node* node, const NodeSpec& spec)
     : node_(node), hedge_(spec.hedge), retries_(balance::RetryBudget::Create(spec.retries).value()) {
   for (const ParentSpec& p : spec.parents) {
     Parent parent(p.node, breaker::CircuitBreaker::Create(spec.breaker).value());
-    if (p.configured) {
-      parent.tier = node_->tier_of(p.node);
-      parent.known = true;
-    }
+    if (p.configured) parent.tier = node_->tier_of(p.node);
     parents_.push_back(std::move(parent));
   }
 }
@@ -31,9 +22,7 @@ Parents::Parents(Node* node, const NodeSpec& spec)
 void Parents::Probe() {
   for (Parent& p : parents_) {
     p.up = node_->network().Probe(node_->id(), p.node);
-    if (!p.up) continue;
-    p.tier = node_->tier_of(p.node);
-    p.known = true;
+    if (p.up) p.tier = node_->tier_of(p.node);
   }
 }
 
@@ -44,10 +33,7 @@ bool Parents::Live(topology::Tier highest) const {
   });
 }
 
-Duration Parents::fastest() const {
-  if (node_->has(Mutation::kFastestNeverFades)) return fastest_;
-  return node_->now() - fastest_at_ > kFresh ? Duration::zero() : fastest_;
-}
+Duration Parents::fastest() const { return fastest_.at(node_->news_at()); }
 
 int Parents::in_flight() const {
   int sum = 0;
@@ -179,9 +165,7 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   if (ok) {
     parent.latency.Observe(took, now);
     parent.up = true;
-    const bool fresh = fastest() > Duration::zero();
-    fastest_ = !fresh || took < fastest_ ? took : fastest_ + fastest_ / 256;
-    fastest_at_ = now;
+    fastest_.Observe(took, node_->news_at());
   } else {
     parent.latency.ObserveFailure(took, std::chrono::seconds(1), now);
     if (!asking->question.audit && parents_.size() > asking->attempts.size() && TakeRetry()) {
@@ -218,6 +202,10 @@ void Parents::Finish(const std::shared_ptr<Asking>& asking, ParentsReply reply) 
       parent.latency.ObserveFailure(now - a.at, now - a.at, now);
     } else if (node_->has(Mutation::kHedgeLoserIsSuccess)) {
       parent.breaker.Report(a.permit, true, now);
+    } else {
+      // Another was faster. It takes at least so long; whether it works it has not shown.
+      parent.latency.ObserveFailure(now - a.at, parent.latency.latency(now), now);
+      if (a.permit.probe) parent.breaker.Report(a.permit, false, now);
     }
   }
   done(reply);

@@ -15,6 +15,7 @@
 
 #include "balance/balance.h"
 #include "breaker/breaker.h"
+#include "node/least_time.h"
 #include "sim/invariants.h"
 #include "sim/message.h"
 #include "sim/plan.h"
@@ -54,7 +55,6 @@ class Parents {
     Parent(NodeId n, breaker::CircuitBreaker b) : node(n), breaker(std::move(b)) {}
     NodeId node;
     topology::Tier tier = topology::Tier::kGlobal;
-    bool known = false;
     bool up = false;
     breaker::CircuitBreaker breaker;
     balance::PeakEwma latency;
@@ -86,8 +86,7 @@ class Parents {
   std::vector<Parent> parents_;
   std::optional<Duration> hedge_;
   balance::RetryBudget retries_;
-  Duration fastest_{};
-  TimePoint fastest_at_{};  // of the last answer
+  node::LeastTime fastest_{256};
   std::uint64_t next_call_ = 1;
   std::map<std::uint64_t, std::pair<std::shared_ptr<Asking>, std::size_t>> calls_;
 };

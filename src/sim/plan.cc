@@ -146,7 +146,9 @@ void DrawTimes(World* world, Plan* plan) {
   }
   plan->calm_every = plan->longest / 2 + seconds(1);
   plan->settle_at = world->now() + Ms(r, 15'000, 60'000);
-  plan->check_at = plan->settle_at + plan->longest + open_for + seconds(2);
+  // A node that can only relay fails whoever asks it while its own breaker is open, so that open times add up.
+  plan->calm_at = plan->settle_at + kLongestRun + plan->longest + static_cast<int>(topology::kTierCount) * open_for;
+  plan->check_at = plan->calm_at + plan->longest;
 }
 
 void DrawClients(Random& r, Plan* plan, TimePoint now) {
@@ -219,6 +221,21 @@ std::string Name(FaultKind kind) {
   constexpr const char* kNames[] = {"crash",   "power loss", "cut link", "lossy link", "slow node",
                                     "swallow", "fail fast",  "broken",   "burst"};
   return kNames[static_cast<std::size_t>(kind)];
+}
+
+Way WayTo(const Plan& plan, NodeId node, const DecisionSpec& decision, std::size_t stage) {
+  const NodeSpec& n = plan.nodes[static_cast<std::size_t>(node)];
+  if (n.tier >= decision.stages[stage].tier) return Way::kAlways;
+  bool all = true;
+  bool any = false;
+  for (const ParentSpec& p : n.parents) {
+    const Tier tier = plan.nodes[static_cast<std::size_t>(p.node)].tier;
+    if (tier <= n.tier || tier > node::HighestTier(decision.privacy)) continue;
+    const Way way = WayTo(plan, p.node, decision, stage);
+    all &= way == Way::kAlways;
+    any |= way != Way::kNever;
+  }
+  return !any ? Way::kNever : all ? Way::kAlways : Way::kSometimes;
 }
 
 Plan DrawPlan(World* world) {

@@ -27,6 +27,9 @@
 
 namespace ganglion::sim {
 
+// However slow a node is. A worker that never came back would be another matter.
+inline constexpr Duration kLongestRun = std::chrono::seconds(20);
+
 struct StageSpec {
   topology::Tier tier = topology::Tier::kDevice;
   double threshold = 0;
@@ -108,10 +111,15 @@ struct Plan {
   Duration longest{};     // deadline under load
   Duration calm_every{};  // between two requests of the check phase
   TimePoint settle_at{};
+  TimePoint calm_at{};  // from here on nobody asks, so that at check_at nothing is under way
   TimePoint check_at{};
   TimePoint rest_at{};
   TimePoint end_at{};
 };
+
+// Whether a request that comes to `node` gets to somebody with this stage, going up by whichever parents may see it.
+enum class Way { kNever, kSometimes, kAlways };
+Way WayTo(const Plan& plan, NodeId node, const DecisionSpec& decision, std::size_t stage);
 
 // Draws it, and sets the world's links.
 Plan DrawPlan(World* world);

@@ -38,7 +38,7 @@ void Queue::RunSome(const Then& then) {
   auto batch = std::make_shared<Batch>();
   Batch expired;
   const TimePoint now = node_->now();
-  batcher_.SetExpected(node_->has(Mutation::kRunExpired) ? Duration::zero() : times_->fastest());
+  batcher_.SetExpected(node_->has(Mutation::kRunExpired) ? Duration::zero() : times_->fastest(node_->news_at()));
   if (batcher_.ShouldRun(now, true)) {
     std::vector<std::uint64_t> late;
     const auto ids = batcher_.Take(now, &late);
@@ -74,7 +74,7 @@ void Queue::RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then
   for (const auto& w : *members) w->Compute();
   const Duration takes = node_->Takes(decision_, stage_, rows);
   node_->executor().At(node_->now() + takes, [this, batch, first, members, rows, takes, then] {
-    times_->Observe(takes, rows);
+    times_->Observe(takes, rows, node_->news_at());
     DeliverFrom(members, 0, !node_->broken(), [this, batch, first, then] { RunBatch(batch, first, then); });
   });
 }

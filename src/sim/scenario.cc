@@ -171,7 +171,7 @@ void Scenario::Calm() {
       l.loss = l.duplicate = l.reorder = 0;
     }
   }
-  for (std::size_t c = 0; c < plan_.clients.size(); ++c) Ask(c, kCalmRate, plan_.check_at);
+  for (std::size_t c = 0; c < plan_.clients.size(); ++c) Ask(c, kCalmRate, plan_.calm_at);
 }
 
 void Scenario::Request(const ClientSpec& client, std::size_t rows, Duration limit) {
