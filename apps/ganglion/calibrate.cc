@@ -45,7 +45,9 @@ Status ParsePromise(const std::string& text, calibration::Promise* promise) {
 }
 
 Status Run(Context& context, const Options& o) {
-  ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, o.name, {.with_lock = false}));
+  ASSIGN_OR_RETURN(
+      const auto decision,
+      node::Decision::Open(context.engine, o.name, {.with_lock = false, .connect = node::ConnectRemoteStage}));
   node::CalibrateOptions options;
   options.promise = decision->config().promise;
   if (!o.promise.empty()) RETURN_IF_ERROR(ParsePromise(o.promise, &options.promise));

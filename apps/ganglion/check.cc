@@ -4,6 +4,7 @@
 
 #include "node/server.h"
 #include "serving.h"
+#include "terminal.h"
 #include "verbs.h"
 
 namespace ganglion::app {
@@ -30,8 +31,10 @@ Status Run(Context& context, const Options& o) {
     server->parents().ProbeAll(std::chrono::seconds(2));
     for (const auto& p : server->parents().Look()) {
       if (!p.up)
-        problems += fmt::format("{}parent {}: {} does not answer", problems.empty() ? "" : "\n", p.name, p.url);
-      line += fmt::format(", parent {} ({}{}) {}", p.name, p.foreign ? "foreign, " : "", p.tier, p.up ? "up" : "down");
+        problems += fmt::format("{}parent {}: {} does not answer: {}", problems.empty() ? "" : "\n", p.name, p.url,
+                                p.last_error);
+      line += fmt::format(", parent {} ({}{}) {}", p.name, p.foreign ? "foreign, " : "", p.tier,
+                          p.up ? Millis(Milliseconds(p.round_trip)) : "down");
     }
   } else if (parents > 0) {
     line += fmt::format(", {} parent{} not asked (--online asks)", parents, parents == 1 ? "" : "s");

@@ -47,7 +47,8 @@ Status Train(Context& context, const Options& o) {
 
 Status Calibrate(Context& context, const Options& o) {
   const fs::path dir = Dir(o);
-  ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir, {.with_lock = false}));
+  ASSIGN_OR_RETURN(const auto open, node::Decision::Open(context.engine, dir,
+                                                         {.with_lock = false, .connect = node::ConnectRemoteStage}));
   ASSIGN_OR_RETURN(const auto held_out,
                    data::LoadDataset((fs::path(o.data) / "train").string(), {.begin = 50'000, .end = 60'000}));
   node::CalibrateOptions options;

@@ -27,7 +27,8 @@ struct Options {
 std::string Times(double x) { return x <= 0 ? "-" : x < 10 ? fmt::format("{:.1f}x", x) : fmt::format("{:.0f}x", x); }
 
 Status Run(Context& context, const Options& o) {
-  ASSIGN_OR_RETURN(const auto decision, node::Decision::Open(context.engine, o.name));
+  ASSIGN_OR_RETURN(const auto decision,
+                   node::Decision::Open(context.engine, o.name, {.connect = node::ConnectRemoteStage}));
   data::LoadOptions load;
   load.want_labels = decision->lock().promise.kind != calibration::PromiseKind::kDisagreement;
   RETURN_IF_ERROR(ParseRows(o.rows, &load.begin, &load.end));

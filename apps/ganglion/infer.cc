@@ -225,6 +225,7 @@ Status Run(Context& context, const Options& o) {
   if (!o.require_tier.empty())
     return InvalidArgument("--require-tier needs --url: in this process --up-to chooses the tiers");
   node::OpenOptions open;
+  open.connect = node::ConnectRemoteStage;
   if (!o.highest_tier.empty()) {
     open.highest_tier = topology::TierFromName(o.highest_tier);
     if (!open.highest_tier)

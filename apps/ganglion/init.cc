@@ -185,7 +185,7 @@ Status Run(Context& context, const Options& o) {
   }
   RETURN_IF_ERROR(data::WriteFileAtomically(dir / "decision.yaml", node::WriteDecisionFile(config)));
   // Load it as calibrate will: what does not fit together is said now.
-  auto opened = node::Decision::Open(context.engine, dir, {.with_lock = false});
+  auto opened = node::Decision::Open(context.engine, dir, {.with_lock = false, .connect = node::ConnectRemoteStage});
   if (!opened.ok()) {
     fs::remove(dir / "decision.yaml", ignored);
     return opened.status();

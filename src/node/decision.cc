@@ -28,7 +28,7 @@ Result<std::unique_ptr<Decision>> Decision::Open(const std::shared_ptr<runtime::
   std::vector<const Stage*> loaded;
   for (std::size_t i = 0; i < d.config_.stages.size(); ++i) {
     if (options.highest_tier && d.config_.stages[i].tier > *options.highest_tier) break;
-    ASSIGN_OR_RETURN(auto stage, Stage::Load(engine, d.config_, i));
+    ASSIGN_OR_RETURN(auto stage, Stage::Load(engine, d.config_, i, options.connect));
     loaded.push_back(stage.get());
     d.stages_.push_back(std::move(stage));
   }

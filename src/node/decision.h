@@ -42,6 +42,7 @@ struct OpenOptions {
   std::optional<topology::Tier> highest_tier;
   bool with_lock = true;        // false: to calibrate
   bool without_stages = false;  // allows that there is none up to highest_tier: then `classes` come from the labels
+  RemoteConnect connect;        // for stages of other servers: ConnectRemoteStage; nothing: they are refused
 };
 
 class Decision {

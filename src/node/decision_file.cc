@@ -7,7 +7,7 @@
 
 #include "base/limits.h"
 #include "data/file.h"
-#include "node/remote_stage.h"
+#include "node/notation.h"
 #include "node/yaml.h"
 
 namespace ganglion::node {

@@ -53,6 +53,7 @@ TEST_F(Escalation, EachRowComesBackFromTheTierThatDecidesIt) {
   const auto global = Start("tier: global\ndecisions: [.]\n");
   const auto edge = Start("tier: edge\ndecisions: [.]\nparents: [{url: " + Url(*global) + "}]\n");
   const auto device = StartDevice("{url: " + Url(*edge) + "}");
+  ASSERT_TRUE(Eventually([&] { return ParentUp(*edge) && ParentUp(*device); }));
   const Client client(*device);
   const auto decision = Decision::Open(engine_, dir_).value();
   const SteadyClock clock;
@@ -208,7 +209,7 @@ TEST_F(Escalation, WithASilentParentEveryRequestEndsByItsDeadline) {
   FakeParent holding(kTellsGlobal);
   holding.Hold();
   for (const std::string& url : {hole.Url(), holding.Url()}) {
-    const auto device = StartDevice("{url: " + url + "}");
+    const auto device = StartAlone("{url: " + url + "}");
     constexpr int kRequests = 24;
     constexpr int kDeadlineMs = 300;
     std::vector<std::future<void>> asking;

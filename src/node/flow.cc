@@ -68,7 +68,8 @@ class Flow::StageWait final : public Waiting {
   }
   void Deliver(Result<std::vector<Tensor>> outputs, Duration queued) override {
     (void)queued;
-    if (!flow_->Claim(token_)) return;
+    // Though the request has ended meanwhile, the stage is as slow as it is.
+    if (!flow_->Claim(token_)) return flow_->ReportRun(stage_, outputs.ok());
     flow_->Judge(stage_, open_, outputs);
     flow_->plan_.may_run_here = true;  // this is a worker
     flow_->Advance();
@@ -237,6 +238,17 @@ void Flow::RunLocal(std::size_t stage, const std::vector<std::size_t>& open) {
   Judge(stage, open, outputs);
 }
 
+// To the stage's breaker. A run is reported by whoever ends it, also when a timer has ended the flow: no one else uses
+// the permit then.
+void Flow::ReportRun(std::size_t stage, bool ok) {
+  const auto permit = std::exchange(permit_, std::nullopt);
+  if (!permit) return;
+  const LocalStage& local = plan_.served->stages[stage];
+  const TimePoint now = Now();
+  local.seconds->Observe(now - permit->at);
+  local.breaker->With([&](breaker::CircuitBreaker& b) { b.Report(*permit, ok, now); });
+}
+
 // What a stage's outputs mean for its rows.
 void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, const Result<std::vector<Tensor>>& outputs) {
   const Decision& decision = *plan_.served->decision;
@@ -245,12 +257,9 @@ void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, const 
   const TimePoint now = Now();
   Status ran = outputs.status();
   if (ran.ok()) ran = decision.CheckScores(stage, (*outputs)[0].As<float>());
-  if (const auto permit = std::exchange(permit_, std::nullopt)) {
-    local.seconds->Observe(now - permit->at);
-    local.breaker->With([&](breaker::CircuitBreaker& b) { b.Report(*permit, ran.ok(), now); });
-  }
+  ReportRun(stage, ran.ok());
   if (!ran.ok()) {
-    failure_ = ran;
+    result_.failure = failure_ = ran;
     return FailAll(open, Reason::kFailed);
   }
   const auto z = (*outputs)[0].As<float>();
@@ -277,6 +286,10 @@ void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, const 
 }
 
 void Flow::AskAbove(const std::vector<std::size_t>& open) {
+  if (plan_.leave_for_above && result_.asked_above == 0 && !plan_.leave_for_above()) {
+    FailAll(open, Reason::kOverload);
+    return Advance();
+  }
   const Decision& decision = *plan_.served->decision;
   const DecisionConfig& config = decision.config();
   // The parent's answer may come after the flow has ended at its deadline and the request's memory is gone, and until
@@ -370,6 +383,10 @@ Status Flow::ReadReply(const std::vector<std::size_t>& open, const Reply& reply)
       row.step = row.cascade.OnAnswer(judgement.label, judgement.confidence, now);
     }
     return {};
+  }
+  if (!response.version.empty() && response.version != plan_.served->version) {
+    result_.another_version = true;
+    result_.parent = reply.parent;
   }
   const Tensor* label = FindOutput(response, "label");
   const Tensor* confidence = FindOutput(response, "confidence");

@@ -45,8 +45,11 @@ struct FlowResult {
   std::vector<RowAnswer> rows;
   Duration compute{};  // in runs of stages, as this request saw them
   Duration queued{};
-  std::size_t asked_above = 0;  // rows
-  bool forbidden = false;       // rows were kept from going up by privacy
+  std::size_t asked_above = 0;   // rows
+  bool forbidden = false;        // rows were kept from going up by privacy
+  Status failure;                // of a stage here, also where a later one answered
+  bool another_version = false;  // a parent answered by another version of the decision
+  std::string parent;            // which
 };
 
 struct FlowPlan {
@@ -62,6 +65,9 @@ struct FlowPlan {
   std::string traceparent;
   int hop = 0;
   bool audit = false;
+  // Before the flow asks above, once: it needs no place among those that compute here any more. False: too many wait
+  // for somebody above already. Nothing: yes.
+  std::function<bool()> leave_for_above;
   Parents* parents = nullptr;
   Executor* executor = nullptr;
 };
@@ -92,6 +98,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   void Advance();
   void RunLocal(std::size_t stage, const std::vector<std::size_t>& open);
   void AskAbove(const std::vector<std::size_t>& open);
+  void ReportRun(std::size_t stage, bool ok);
   void Judge(std::size_t stage, const std::vector<std::size_t>& open,
              const Result<std::vector<tensor::Tensor>>& outputs);
   void TakeReply(const std::vector<std::size_t>& open, Reply reply);

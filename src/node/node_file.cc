@@ -264,7 +264,7 @@ class NodeFile {
     ParentConfig p;
     y_.KnownKeys(
         node, where,
-        {"url", "name", "tier", "model", "version", "inputs", "output", "headers", "stream", "emulate", "token"});
+        {"url", "name", "tier", "model", "version", "inputs", "output", "headers", "stream", "emulate", "token", "ca"});
     Section s(&y_, node, where);
     if (p.url = s.Text("url", true); !p.url.empty()) {
       auto url = ParseUrl(p.url, {"grpc", "grpcs"});
@@ -302,6 +302,9 @@ class NodeFile {
     p.headers = ReadTexts(node, where, "headers", "{Host: big.example}");
     CheckHeaders(s, p.headers);
     s.Choice("stream", {Stream::kAuto, Stream::kAlways, Stream::kNever}, &p.stream);
+    p.ca = s.Text("ca");
+    if (!p.ca.empty()) Exists(s.map()["ca"], "parents.ca", p.ca, false);
+    if (!p.ca.empty() && !p.tls) s.Mistake("ca", "goes with grpcs://; the url is in the clear");
     if (auto e = Section::Open(&y_, node, where, "emulate", {"delay", "jitter", "loss"}, "{delay: 20ms, loss: 0.01}")) {
       e->Time("delay", &p.emulate.delay, true);
       e->Time("jitter", &p.emulate.jitter, true);

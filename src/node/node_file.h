@@ -22,6 +22,7 @@
 //       stream: auto                       # auto, always, never: ModelStreamInfer
 //       emulate: {delay: 20ms, jitter: 5ms, loss: 0.01}
 //       token: "${PARENT_TOKEN}"
+//       ca: edge-ca.pem                  # grpcs: who signed its certificate, where that is not tls.ca
 //   breaker: {keep: 0.9, trip: 0.5, open_for: 30s, probes: 1, slow: 1s}
 //   balance: {retries: 0.1, hedge: 20ms}   # hedge: off, the default
 //   batching: {max_rows: 64, max_delay: 0ms}
@@ -107,6 +108,7 @@ struct ParentConfig {
   std::map<std::string, std::string> headers;
   Stream stream = Stream::kAuto;
   EmulateConfig emulate;
+  std::string ca;              // who signed its certificate, PEM; empty: tls.ca, or the system's authorities
   std::string token_variable;  // empty: no token
   std::string token;           // what the variable held when the file was read; never written or logged
   bool operator==(const ParentConfig&) const = default;

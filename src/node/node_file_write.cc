@@ -68,6 +68,7 @@ std::string ParentText(const ParentConfig& p) {
   e.Add("jitter", p.emulate.jitter != Duration::zero(), DurationText(p.emulate.jitter));
   e.Add("loss", p.emulate.loss != 0, fmt::format("{}", p.emulate.loss));
   add("emulate", !e.empty(), e.Text());
+  add("ca", !p.ca.empty(), QuoteYaml(p.ca));
   add("token", !p.token_variable.empty(), "\"${" + p.token_variable + "}\"  # of the environment");
   return text;
 }

@@ -214,4 +214,19 @@ std::string QuoteYaml(const std::string& text) {
   return quoted + "\"";
 }
 
+Result<RemoteUrl> ParseRemoteUrl(const std::string& url) {
+  ASSIGN_OR_RETURN(const Url u, ParseUrl(url, {"grpc", "grpcs"}));
+  RemoteUrl parts;
+  parts.tls = u.scheme == "grpcs";
+  parts.target = u.address.Text();
+  parts.model = u.path.empty() ? "" : u.path.substr(1);
+  if (const auto slash = parts.model.find('/'); slash != std::string::npos) {
+    parts.version = parts.model.substr(slash + 1);
+    parts.model.resize(slash);
+  }
+  if (parts.model.empty() || parts.version.find('/') != std::string::npos)
+    return InvalidArgument("\"" + url + "\" names no model; write grpc://HOST:PORT/MODEL");
+  return parts;
+}
+
 }  // namespace ganglion::node

@@ -42,6 +42,15 @@ struct Url {
 // `schemes` are those that mean something here, the first one being the proposal when the text has none.
 Result<Url> ParseUrl(const std::string& text, const std::vector<std::string_view>& schemes);
 
+// A model on another server: grpc://HOST:PORT/MODEL or grpc://HOST:PORT/MODEL/VERSION, grpcs for TLS.
+struct RemoteUrl {
+  bool tls = false;
+  std::string target;  // "triton:8001"
+  std::string model;
+  std::string version;  // empty: the server's choice
+};
+Result<RemoteUrl> ParseRemoteUrl(const std::string& url);
+
 // Letters, digits, '-', '_' and '.', at least one and at most 128: what nodes, models and labels may be called.
 bool IsPlainName(std::string_view name);
 // A scalar as YAML reads it back.

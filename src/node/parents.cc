@@ -36,6 +36,9 @@ struct Parents::Parent {
   std::unique_ptr<Guarded<State>> state;
   std::atomic<bool> up{false};
   std::atomic<bool> known{false};  // has told what it is, or is configured
+  std::atomic<bool> probed{false};
+  std::atomic<std::int64_t> round_trip_ns{0};  // of the last probe that was answered
+  bool readable_on_the_way = false;            // leaves the machine without TLS, and nobody said that this is all right
   std::atomic<bool> foreign{true};
   std::atomic<Tier> tier{Tier::kGlobal};
 
@@ -81,6 +84,7 @@ Result<std::unique_ptr<Parents>> Parents::Create(const NodeConfig& config, Execu
   p->executor_ = executor;
   p->log_ = log;
   p->hedge_ = config.balance.hedge;
+  p->breaker_ = config.breaker;
   p->random_.With([seed](Random& r) { r = Random(seed); });
   ASSIGN_OR_RETURN(auto budget, balance::RetryBudget::Create({.ratio = config.balance.retries}));
   p->retries_ = std::make_unique<Guarded<balance::RetryBudget>>(std::move(budget));
@@ -100,6 +104,7 @@ Result<std::unique_ptr<Parents>> Parents::Create(const NodeConfig& config, Execu
       options.files.certificate = config.Path(config.tls->cert).string();
       options.files.key = config.Path(config.tls->key).string();
     }
+    if (!c.ca.empty()) options.files.authority = config.Path(c.ca).string();
     for (const auto& [name, value] : c.headers) {
       if (name == "Host" || name == "host") {
         options.authority = value;
@@ -118,6 +123,7 @@ Result<std::unique_ptr<Parents>> Parents::Create(const NodeConfig& config, Execu
                                                       config.breaker.probes, config.breaker.slow}));
     parent->state = std::make_unique<Guarded<Parent::State>>(std::move(breaker));
     parent->foreign = !c.model.empty() || !c.inputs.empty() || !c.output.empty();
+    parent->readable_on_the_way = !c.tls && !c.address.IsLoopback() && !config.insecure;
     if (c.tier) {
       parent->tier = *c.tier;
       parent->known = true;
@@ -171,8 +177,15 @@ Parents::~Parents() {
 }
 
 void Parents::Probe(Parent& parent, Duration patience) {
+  const TimePoint began = Now();
   const auto metadata = parent.client->ServerMetadata(patience);
+  const bool first = !parent.probed.exchange(true);
   const bool was_up = parent.up.exchange(metadata.ok());
+  if (metadata.ok()) {
+    parent.round_trip_ns = (Now() - began).count();
+  } else {
+    parent.state->With([&](Parent::State& s) { s.last_error = metadata.status().message(); });
+  }
   parent.up_gauge->Set(metadata.ok() ? 1 : 0);
   if (metadata.ok()) {  // each time: another server may have come up at the same address
     bool foreign = true;
@@ -187,7 +200,7 @@ void Parents::Probe(Parent& parent, Duration patience) {
     parent.foreign = foreign || !parent.config.output.empty();
     parent.known = true;
   }
-  if (metadata.ok() != was_up) {
+  if (metadata.ok() != was_up || first) {
     if (metadata.ok()) {
       log_->Info("parent up", {{"parent", parent.config.name}, {"tier", topology::Name(parent.tier)}});
     } else {
@@ -238,14 +251,17 @@ void Parents::Ask(Question question, std::function<void(Reply)> done) {
   asking->question = std::move(question);
   asking->done = std::move(done);
   retries_->With([](balance::RetryBudget& b) { b.OnRequest(); });
-  asking->timer = executor_->At(asking->question.deadline, [this, asking] { TimedOut(asking); });
-  if (hedge_ && !asking->question.audit) {
-    asking->hedge = executor_->At(Now() + *hedge_, [this, asking] {
-      if (retries_->With([](balance::RetryBudget& b) { return b.TryRetry(); })) {
-        retried_->Add(1);
-        Try(asking);
-      }
-    });
+  {
+    std::lock_guard lock(asking->mutex);  // a timer that is due at once must find itself set
+    asking->timer = executor_->At(asking->question.deadline, [this, asking] { TimedOut(asking); });
+    if (hedge_ && !asking->question.audit) {
+      asking->hedge = executor_->At(Now() + *hedge_, [this, asking] {
+        if (retries_->With([](balance::RetryBudget& b) { return b.TryRetry(); })) {
+          retried_->Add(1);
+          Try(asking);
+        }
+      });
+    }
   }
   Try(asking);
 }
@@ -264,7 +280,8 @@ void Parents::Try(const std::shared_ptr<Asking>& asking) {
     if (asking->over) return;
     for (const auto& p : parents_) {
       double cost = std::numeric_limits<double>::infinity();
-      const bool may = p->tier.load() <= q.highest;
+      // What may not go everywhere may not go over a network for all to read, either.
+      const bool may = p->tier.load() <= q.highest && !(p->readable_on_the_way && q.highest != Tier::kGlobal);
       const bool asked = std::any_of(asking->attempts.begin(), asking->attempts.end(),
                                      [&](const auto& a) { return a.parent == p.get(); });
       allowed |= may;
@@ -294,14 +311,16 @@ void Parents::Try(const std::shared_ptr<Asking>& asking) {
     std::lock_guard lock(asking->mutex);
     return asking->attempts.empty();
   }();
+  bool paid = false;
   while (!parents_.empty()) {
     const std::size_t i = balance::PickOfTwo(costs, random_.With([](Random& r) { return r.Next(); }));
     if (i == balance::kNone) break;
     Parent& parent = *parents_[i];
-    if (!TakeUplink(bytes, q.audit)) {
+    if (!paid && !TakeUplink(bytes, q.audit)) {
       why = "the uplink's budget (limits.uplink) is spent";
       break;
     }
+    paid = true;
     const auto permit = parent.state->With([&](Parent::State& s) -> std::optional<breaker::Permit> {
       auto permit_for_one = s.breaker.TryAcquire(now);
       if (permit_for_one) ++s.in_flight;
@@ -401,6 +420,7 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   Parent* parent = nullptr;
   Duration took{};
   bool others = false;
+  std::optional<double> opened;
   {
     std::lock_guard lock(asking->mutex);
     Asking::Attempt& a = asking->attempts[attempt];
@@ -420,7 +440,9 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
                        code != Code::kFailedPrecondition && code != Code::kUnimplemented;
     parent->state->With([&](Parent::State& s) {
       --s.in_flight;
+      const auto trips = s.breaker.trips();
       s.breaker.Report(a.permit, !fault, now);
+      opened = s.breaker.trips() > trips ? std::optional(s.breaker.average()) : std::nullopt;
       if (response.ok()) {
         s.latency.Observe(took, now);
       } else {
@@ -429,6 +451,7 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
       }
     });
   }
+  if (opened) LogOpened(*parent, *opened, response.status().message());
   if (response.ok()) {
     parent->ok->Add(1);
     parent->seconds->Observe(took);
@@ -461,6 +484,14 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   Finish(asking, std::move(reply));
 }
 
+void Parents::LogOpened(const Parent& parent, double average, const std::string& last) const {
+  log_->Warning("breaker open", {{"parent", parent.config.name},
+                                 {"failures", average},
+                                 {"limit", breaker_.trip},
+                                 {"last", last},
+                                 {"probe_in_ms", Milliseconds(breaker_.open_for)}});
+}
+
 void Parents::TimedOut(const std::shared_ptr<Asking>& asking) {
   Reply reply;
   reply.timed_out = true;
@@ -472,23 +503,29 @@ void Parents::Finish(const std::shared_ptr<Asking>& asking, Reply reply) {
   const TimePoint now = Now();
   std::vector<Asking::Attempt> open;
   std::function<void(Reply)> done;
+  Executor::Timer timer, hedge;
   {
     std::lock_guard lock(asking->mutex);
     if (asking->over) return;
     asking->over = true;
+    timer = asking->timer;
+    hedge = asking->hedge;
     for (auto& a : asking->attempts) {
       if (std::exchange(a.open, false)) open.push_back(a);
     }
     done = std::move(asking->done);
   }
-  if (!reply.timed_out) executor_->Cancel(asking->timer);
-  executor_->Cancel(asking->hedge);
+  if (!reply.timed_out) executor_->Cancel(timer);
+  executor_->Cancel(hedge);
   for (const auto& a : open) {
     if (a.id != 0) a.parent->client->Forget(a.id);
+    std::optional<double> opened;
     a.parent->state->With([&](Parent::State& s) {
       --s.in_flight;
       if (reply.timed_out) {
+        const auto trips = s.breaker.trips();
         s.breaker.Report(a.permit, false, now);
+        opened = s.breaker.trips() > trips ? std::optional(s.breaker.average()) : std::nullopt;
         s.latency.ObserveFailure(now - a.at, now - a.at, now);
         s.last_error = "timeout";
       } else {
@@ -498,6 +535,7 @@ void Parents::Finish(const std::shared_ptr<Asking>& asking, Reply reply) {
         if (a.permit.probe) s.breaker.Report(a.permit, false, now);
       }
     });
+    if (opened) LogOpened(*a.parent, *opened, "timeout");
     if (reply.timed_out) a.parent->timeouts->Add(1);
   }
   done(std::move(reply));
@@ -513,6 +551,7 @@ std::vector<Parents::View> Parents::Look() const {
     v.tier = p->known || p->config.tier ? std::string(topology::Name(p->tier)) : "unknown";
     v.foreign = p->foreign;
     v.up = p->up;
+    v.round_trip = Duration(p->round_trip_ns.load());
     p->state->With([&](Parent::State& s) {
       v.breaker = std::string(breaker::Name(s.breaker.state(now)));
       v.average = s.breaker.average();

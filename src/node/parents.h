@@ -78,7 +78,8 @@ class Parents {
     std::string tier;
     bool foreign = false;
     bool up = false;
-    std::string breaker;  // "closed", "open", "half-open"
+    Duration round_trip{};  // of the last probe that was answered
+    std::string breaker;    // "closed", "open", "half-open"
     double average = 0;
     Duration latency{};
     int in_flight = 0;
@@ -102,11 +103,13 @@ class Parents {
   void Probe(Parent& parent, Duration patience);
   void KeepProbing(const std::stop_token& stop);
   bool TakeUplink(std::size_t bytes, bool audit);
+  void LogOpened(const Parent& parent, double average, const std::string& last) const;
 
   Executor* executor_ = nullptr;
   telemetry::Log* log_ = nullptr;
   std::vector<std::unique_ptr<Parent>> parents_;
   std::optional<Duration> hedge_;
+  BreakerConfig breaker_;
   Guarded<Random> random_{std::uint64_t{0}};
   std::unique_ptr<Guarded<balance::RetryBudget>> retries_;
   telemetry::Counter* retried_ = nullptr;

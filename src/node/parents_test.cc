@@ -42,7 +42,7 @@ class ParentsOfANode : public ServingDir {
 TEST_F(ParentsOfANode, OneThatRefusesIsLeftAloneAfterSevenFailures) {
   Decide("global");
   const Hole nobody(false);
-  const auto device = StartDevice("{url: " + nobody.Url() + ", name: up}");
+  const auto device = StartAlone("{url: " + nobody.Url() + ", name: up}");
   const Client client(*device);
   for (int i = 0; i < 25; ++i) {
     const auto began = steady_clock::now();
@@ -180,7 +180,7 @@ TEST_F(ParentsOfANode, NobodyAboveHisReachSeesASensitiveInput) {
   for (const auto& [more, extensions] : parents) {
     FakeParent parent(extensions);
     parent.AnswerAsNode(3);
-    const auto device = StartDevice("{url: " + parent.Url() + more + ", name: up}");
+    const auto device = StartAlone("{url: " + parent.Url() + more + ", name: up}");
     const Client client(*device);
     const auto began_as = Outcome(client, Hard(0));  // before it has said who it is
     EXPECT_EQ(began_as, "forbidden");

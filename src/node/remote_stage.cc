@@ -6,7 +6,8 @@
 #include <cmath>
 
 #include "net/grpc_client.h"
-#include "net/http_client.h"
+#include "node/notation.h"
+#include "wire/inference.h"
 
 namespace ganglion::node {
 namespace {
@@ -16,72 +17,32 @@ using tensor::DataType;
 constexpr Duration kPatience = std::chrono::seconds(30);
 constexpr std::int64_t kBatch = 64;
 
-}  // namespace
+class GrpcStage final : public RemoteStage {
+ public:
+  const std::string& input(std::size_t i) const override { return names_[i]; }
+  const std::string& output() const override { return output_; }
+  std::string Pinned() const override;
+  Result<std::vector<float>> Score(std::span<const tensor::View> inputs) const override;
 
-Result<RemoteUrl> ParseRemoteUrl(const std::string& url) {
-  ASSIGN_OR_RETURN(const auto u, net::ParseUrl(url));
-  RemoteUrl parts;
-  parts.tls = u.scheme == "grpcs";
-  if (u.scheme != "grpc" && u.scheme != "grpcs")
-    return InvalidArgument("\"" + url + "\" is not grpc:// or grpcs://; the stage's server is asked over gRPC");
-  parts.target = (u.host.find(':') == std::string::npos ? u.host : "[" + u.host + "]") + ":" + u.port;
-  parts.model = u.path.substr(1);
-  if (const auto slash = parts.model.find('/'); slash != std::string::npos) {
-    parts.version = parts.model.substr(slash + 1);
-    parts.model.resize(slash);
-  }
-  if (parts.model.empty() || parts.version.find('/') != std::string::npos)
-    return InvalidArgument("\"" + url + "\" names no model; write grpc://HOST:PORT/MODEL");
-  return parts;
-}
+ private:
+  friend Result<std::unique_ptr<RemoteStage>> ganglion::node::ConnectRemoteStage(const std::string& url,
+                                                                                 std::span<const tensor::Spec> inputs);
+  std::string url_;
+  RemoteUrl parts_;
+  wire::ModelMetadata metadata_;
+  std::vector<std::string> names_;
+  std::string output_;
+  std::unique_ptr<net::GrpcClient> client_;
+};
 
-RemoteStage::RemoteStage() = default;
-RemoteStage::~RemoteStage() = default;
-
-std::string RemoteStage::Pinned() const {
+std::string GrpcStage::Pinned() const {
   const std::string version = !parts_.version.empty()      ? parts_.version
                               : metadata_.versions.empty() ? "?"
                                                            : metadata_.versions.back();
   return fmt::format("{}://{}/{}@{}", parts_.tls ? "grpcs" : "grpc", parts_.target, parts_.model, version);
 }
 
-Result<std::unique_ptr<RemoteStage>> RemoteStage::Connect(const std::string& url,
-                                                          std::span<const tensor::Spec> inputs) {
-  std::unique_ptr<RemoteStage> stage(new RemoteStage);
-  RemoteStage& s = *stage;
-  s.url_ = url;
-  ASSIGN_OR_RETURN(s.parts_, ParseRemoteUrl(url));
-  net::GrpcClientOptions options;
-  options.target = s.parts_.target;
-  options.tls = s.parts_.tls;
-  options.stream = net::StreamMode::kNever;
-  ASSIGN_OR_RETURN(s.client_, net::GrpcClient::Create(options));
-  auto metadata = s.client_->ModelMetadata(s.parts_.model, s.parts_.version, kPatience);
-  if (!metadata.ok()) return metadata.status().Within(url);
-  s.metadata_ = std::move(*metadata);
-  const auto& theirs = s.metadata_.inputs;
-  for (const auto& ours : inputs) {
-    auto it = std::find_if(theirs.begin(), theirs.end(), [&](const auto& spec) { return spec.name == ours.name; });
-    if (it == theirs.end() && inputs.size() == 1 && theirs.size() == 1) it = theirs.begin();
-    if (it == theirs.end()) {
-      std::string have;
-      for (const auto& spec : theirs) have += (have.empty() ? "" : ", ") + spec.name;
-      return InvalidArgument(fmt::format("{}: it has no input \"{}\"; it takes {}", url, ours.name, have));
-    }
-    if (it->type != ours.type)
-      return InvalidArgument(
-          fmt::format("{}: its input \"{}\" is {}, the decision's is {}", url, it->name, it->Text(), ours.Text()));
-    s.names_.push_back(it->name);
-  }
-  const auto& outputs = s.metadata_.outputs;
-  const auto scores =
-      std::find_if(outputs.begin(), outputs.end(), [](const auto& o) { return o.type == DataType::kFp32; });
-  if (scores == outputs.end()) return InvalidArgument(url + ": it has no FP32 output that could hold scores");
-  s.output_ = scores->name;
-  return stage;
-}
-
-Result<std::vector<float>> RemoteStage::Score(std::span<const tensor::View> inputs) const {
+Result<std::vector<float>> GrpcStage::Score(std::span<const tensor::View> inputs) const {
   const std::int64_t rows = inputs[0].shape[0];
   std::vector<float> all;
   for (std::int64_t begin = 0; begin < rows; begin += kBatch) {
@@ -127,6 +88,43 @@ Result<std::vector<float>> RemoteStage::Score(std::span<const tensor::View> inpu
     for (float& v : all) v = std::log(std::max(v, 1e-30f));
   }
   return all;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<RemoteStage>> ConnectRemoteStage(const std::string& url, std::span<const tensor::Spec> inputs) {
+  auto stage = std::make_unique<GrpcStage>();
+  GrpcStage& s = *stage;
+  s.url_ = url;
+  ASSIGN_OR_RETURN(s.parts_, ParseRemoteUrl(url));
+  net::GrpcClientOptions options;
+  options.target = s.parts_.target;
+  options.tls = s.parts_.tls;
+  options.stream = net::StreamMode::kNever;
+  ASSIGN_OR_RETURN(s.client_, net::GrpcClient::Create(options));
+  auto metadata = s.client_->ModelMetadata(s.parts_.model, s.parts_.version, kPatience);
+  if (!metadata.ok()) return metadata.status().Within(url);
+  s.metadata_ = std::move(*metadata);
+  const auto& theirs = s.metadata_.inputs;
+  for (const auto& ours : inputs) {
+    auto it = std::find_if(theirs.begin(), theirs.end(), [&](const auto& spec) { return spec.name == ours.name; });
+    if (it == theirs.end() && inputs.size() == 1 && theirs.size() == 1) it = theirs.begin();
+    if (it == theirs.end()) {
+      std::string have;
+      for (const auto& spec : theirs) have += (have.empty() ? "" : ", ") + spec.name;
+      return InvalidArgument(fmt::format("{}: it has no input \"{}\"; it takes {}", url, ours.name, have));
+    }
+    if (it->type != ours.type)
+      return InvalidArgument(
+          fmt::format("{}: its input \"{}\" is {}, the decision's is {}", url, it->name, it->Text(), ours.Text()));
+    s.names_.push_back(it->name);
+  }
+  const auto& outputs = s.metadata_.outputs;
+  const auto scores =
+      std::find_if(outputs.begin(), outputs.end(), [](const auto& o) { return o.type == DataType::kFp32; });
+  if (scores == outputs.end()) return InvalidArgument(url + ": it has no FP32 output that could hold scores");
+  s.output_ = scores->name;
+  return std::unique_ptr<RemoteStage>(std::move(stage));
 }
 
 }  // namespace ganglion::node

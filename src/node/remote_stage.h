@@ -9,6 +9,7 @@
 // A service.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,46 +17,27 @@
 
 #include "base/status.h"
 #include "tensor/tensor.h"
-#include "wire/inference.h"
-
-namespace ganglion::net {
-class GrpcClient;
-}
 
 namespace ganglion::node {
 
-struct RemoteUrl {
-  bool tls = false;
-  std::string target;  // "triton:8001"
-  std::string model;
-  std::string version;  // empty: the server's choice
-};
-Result<RemoteUrl> ParseRemoteUrl(const std::string& url);
-
+// An interface, so that who embeds decisions without servers need not link gRPC.
 class RemoteStage {
  public:
-  // Asks the server what the model takes and gives; refuses what does not fit the decision's inputs.
-  static Result<std::unique_ptr<RemoteStage>> Connect(const std::string& url, std::span<const tensor::Spec> inputs);
-  ~RemoteStage();
+  virtual ~RemoteStage() = default;
 
-  const wire::ModelMetadata& metadata() const { return metadata_; }
-  // The server's name for the decision's input i.
-  const std::string& input(std::size_t i) const { return names_[i]; }
-  const std::string& output() const { return output_; }
+  // The server's name for the decision's input i, and of the output that holds the scores.
+  virtual const std::string& input(std::size_t i) const = 0;
+  virtual const std::string& output() const = 0;
   // "grpc://triton:8001/big@3"
-  std::string Pinned() const;
+  virtual std::string Pinned() const = 0;
 
   // Logits [rows, n] of any number of rows; the number of classes is the size over the rows.
-  Result<std::vector<float>> Score(std::span<const tensor::View> inputs) const;
-
- private:
-  RemoteStage();
-  std::string url_;
-  RemoteUrl parts_;
-  wire::ModelMetadata metadata_;
-  std::vector<std::string> names_;
-  std::string output_;
-  std::unique_ptr<net::GrpcClient> client_;
+  virtual Result<std::vector<float>> Score(std::span<const tensor::View> inputs) const = 0;
 };
+
+using RemoteConnect =
+    std::function<Result<std::unique_ptr<RemoteStage>>(const std::string& url, std::span<const tensor::Spec> inputs)>;
+// Asks the server what the model takes and gives; refuses what does not fit the decision's inputs.
+Result<std::unique_ptr<RemoteStage>> ConnectRemoteStage(const std::string& url, std::span<const tensor::Spec> inputs);
 
 }  // namespace ganglion::node

@@ -54,6 +54,9 @@ class Runner {
     std::atomic<std::uint64_t> queued{0};
   };
   Counts& counts() const { return counts_; }
+  void ForgetCounts() const {
+    for (auto* c : {&counts_.runs, &counts_.rows, &counts_.run_ns, &counts_.queue_ns, &counts_.queued}) *c = 0;
+  }
 
  private:
   mutable LeastTime fastest_{1024};
@@ -117,8 +120,8 @@ class BatchQueue {
   BatchQueue(const Runner* runner, Executor* executor, batching::Batcher batcher,
              std::function<void(std::int64_t)> on_batch);
 
-  // False: the queue is full. `owner` is what holds this queue and its runner; whoever works for the queue holds it, too,
-  // since the last request of a model that was reloaded may end, and let go of it, in the middle of that work.
+  // False: the queue is full. `owner` is what holds this queue and its runner; whoever works for the queue holds it,
+  // too, since the last request of a model that was reloaded may end, and let go of it, in the middle of that work.
   bool Enqueue(std::shared_ptr<Waiting> waiting, std::shared_ptr<const void> owner);
   std::size_t depth() const;
 

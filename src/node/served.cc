@@ -52,6 +52,7 @@ Result<std::shared_ptr<const Served>> ServeDecision(const ServedContext& context
   Served& s = *served;
   OpenOptions options;
   options.highest_tier = context.node->tier;
+  options.connect = ConnectRemoteStage;
   options.without_stages = true;  // a relay between tiers has none of its own
   ASSIGN_OR_RETURN(s.decision, Decision::Open(context.engine, dir, options));
   const DecisionConfig& c = s.decision->config();
@@ -96,6 +97,7 @@ Result<std::shared_ptr<const Served>> ServeDecision(const ServedContext& context
         if (ran.ok() && n > 0) stage.runner->Observe(end - began, 1, end);
       }
     }
+    stage.runner->ForgetCounts();
     s.stages.push_back(std::move(stage));
   }
   s.seconds = &context.registry->AddHistogram(
@@ -147,6 +149,7 @@ Result<std::shared_ptr<const Served>> ServeModel(const ServedContext& context, c
   s.output_labels.resize(signature.outputs.size());
   ASSIGN_OR_RETURN(auto stage, MakeStage(context, s.name, "model", std::make_unique<ModelRunner>(std::move(session)),
                                          plain.batch_delay));
+  stage.runner->ForgetCounts();
   s.stages.push_back(std::move(stage));
   s.seconds = &context.registry->AddHistogram(
       "ganglion_request_seconds", "Time of a request, from its arrival to its answer", {{"decision", s.name}});

@@ -18,13 +18,15 @@ using tensor::Tensor;
 using topology::Tier;
 
 constexpr int kMaxHops = 8;
+constexpr int kMaxAbove = 4000;  // requests that wait for somebody above: memory only, a few kilobytes each
 constexpr Duration kMaxDeadline = std::chrono::minutes(10);
 constexpr Duration kModelDeadline = std::chrono::minutes(1);  // of plain models, where the client names none
 
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
-// What admission takes for in time: a tenth less than there is. The caller's clock also runs while a request waits to be
-// read and its answer to be written: a queue that ends at the deadline to the millisecond made one answer in six late.
+// What admission takes for in time: a tenth less than there is. The caller's clock also runs while a request waits to
+// be read and its answer to be written: a queue that ends at the deadline to the millisecond made one answer in six
+// late.
 Duration TimeHere(Duration allowed) { return allowed - allowed / 10; }
 
 std::uint64_t UnixNow(std::chrono::nanoseconds unit) {
@@ -57,11 +59,13 @@ struct Server::Pending {
   std::atomic<bool> answered{false};
   bool admitted = false;
   bool cheap = false;
+  bool above = false;  // waits for somebody above
   bool hit = false;
   std::string outcome = "failed";
   TimePoint admitted_at{};
   Duration queued{};
-  Executor::Timer timer;  // while it waits for an equal request
+  // While it waits for an equal request, whose answer may come before the timer is set.
+  Guarded<Executor::Timer> timer;
 };
 
 void Server::Infer(std::unique_ptr<net::InferCall> call) {
@@ -231,14 +235,16 @@ bool Server::AskCache(const std::shared_ptr<Pending>& p) {
     case Kind::kWait:
       p->wait = found.wait;
       // A little before the deadline it computes for itself: a decision has at least the answer of its first stage.
-      p->timer = executor_->At(p->deadline - (p->deadline - Now()) / 10, [this, weak = std::weak_ptr<Pending>(p)] {
-        const auto late = weak.lock();
-        if (late == nullptr || late->answered.load() || !cache_->CancelWait(late->wait)) return;
-        if (executor_->idle_workers() > 0) {
-          executor_->Post([this, late] { Compute(late); });
-        } else {
-          Compute(late);
-        }
+      p->timer.With([&](Executor::Timer& timer) {
+        timer = executor_->At(p->deadline - (p->deadline - Now()) / 10, [this, weak = std::weak_ptr<Pending>(p)] {
+          const auto late = weak.lock();
+          if (late == nullptr || late->answered.load() || !cache_->CancelWait(late->wait)) return;
+          if (executor_->idle_workers() > 0) {
+            executor_->Post([this, late] { Compute(late); });
+          } else {
+            Compute(late);
+          }
+        });
       });
       return true;
     case Kind::kLead:
@@ -293,21 +299,30 @@ void Server::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only) 
     plan.traceparent = telemetry::FormatTraceparent(p->trace);
   plan.hop = p->hop;
   plan.audit = p->audit;
+  plan.leave_for_above = [this, p] {
+    Release(p.get(), AdmissionOutcome::kOk);  // what it did here was in time
+    p->above = above_under_way_.fetch_add(1) < kMaxAbove;
+    if (!p->above) above_under_way_.fetch_sub(1);
+    return p->above;
+  };
   plan.parents = parents_.get();
   plan.executor = executor_.get();
   Flow::Start(std::move(plan), [this, p](FlowResult result) { FinishDecision(p, std::move(result)); });
 }
 
 void Server::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result) {
-  // What waited for somebody above says nothing about the load here.
-  Release(p.get(), result.asked_above > 0
-                       ? AdmissionOutcome::kIgnored
-                       : admission::Judge(Now() - p->admitted_at, result.queued, TimeHere(p->deadline - p->admitted_at)));
+  if (std::exchange(p->above, false)) above_under_way_.fetch_sub(1);
+  Release(p.get(), admission::Judge(Now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
   if (result.forbidden)
     registry_
         ->AddCounter("ganglion_forbidden_escalations_total", "Requests with rows that privacy kept from going up",
                      {{"decision", p->served->name}})
         .Add(1);
+  if (result.another_version)
+    log_->Warning("another version above",
+                  {{"decision", p->served->name}, {"here", p->served->version}, {"parent", result.parent}});
+  if (!result.failure.ok())
+    log_->Warning("stage failed", {{"decision", p->served->name}, {"error", result.failure.message()}});
   if (!result.status.ok()) {
     if (result.status.code() == Code::kDeadlineExceeded) Refused(*p, "deadline");
     return Answer(p, result.status);
@@ -368,18 +383,21 @@ class ModelWait final : public Waiting {
 
   // Before it is queued.
   static void ExpireAtDeadline(const std::shared_ptr<ModelWait>& self) {
+    std::lock_guard lock(self->mutex_);
     self->timer_ = self->executor_->At(self->deadline, [weak = std::weak_ptr<ModelWait>(self)] {
       if (const auto w = weak.lock()) w->Expire();
     });
   }
   void End(Result<std::vector<Tensor>> outputs, Duration queued) {
     Done done;
+    Executor::Timer timer;
     {
       std::lock_guard lock(mutex_);
       done = std::exchange(done_, nullptr);
+      timer = timer_;
     }
     if (!done) return;
-    executor_->Cancel(timer_);
+    executor_->Cancel(timer);
     done(std::move(outputs), queued);
   }
 
@@ -430,6 +448,8 @@ void Server::FinishModel(const std::shared_ptr<Pending>& p, Result<std::vector<T
   CountQueued(p->served->stages[0], p->queued);
   Release(p.get(), admission::Judge(Now() - p->admitted_at, p->queued, TimeHere(p->deadline - p->admitted_at)));
   if (outputs.status().code() == Code::kDeadlineExceeded) Refused(*p, "deadline");
+  if (outputs.status().code() == Code::kInternal)
+    log_->Warning("stage failed", {{"decision", p->served->name}, {"error", outputs.status().message()}});
   if (!outputs.ok()) return Answer(p, outputs.status());
   auto made = ModelAnswer(*p->served, p->call->request, std::move(*outputs));
   if (!made.ok()) return Answer(p, made.status());
@@ -494,7 +514,7 @@ void Server::Answer(const std::shared_ptr<Pending>& p, Result<wire::InferRespons
   if (p->answered.exchange(true)) return;
   Release(p.get(), AdmissionOutcome::kIgnored);
   if (p->ticket.valid()) p->ticket = {};
-  executor_->Cancel(p->timer);
+  executor_->Cancel(p->timer.With([](const Executor::Timer& timer) { return timer; }));
   const TimePoint now = Now();
   const Duration took = now - p->begin;
   const Code code = response.status().code();

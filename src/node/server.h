@@ -146,6 +146,7 @@ class Server final : public net::Service {
   std::unique_ptr<PredictionCache> cache_;
   std::unique_ptr<Guarded<admission::ConcurrencyLimit>> admission_;
   std::atomic<int> cheap_under_way_{0};
+  std::atomic<int> above_under_way_{0};
   std::atomic<std::size_t> under_way_{0};
   std::atomic<bool> draining_{false};
   SharedRegions regions_;

@@ -63,17 +63,19 @@ TEST_F(NodeLife, LetsInWhoHasATokenAndOperateOnlyWhoMay) {
   EXPECT_TRUE(keeper.grpc().Load("edge", kPatience).ok());
 }
 
-// A parent that keeps a request waiting makes the node as full as the test wants it.
+// A big request that waits for company makes the node as full as the test wants it.
 TEST_F(NodeLife, AFullNodeAnswersFromItsCheapestStageBeforeItRefuses) {
   FakeParent parent(kTellsGlobal);
-  parent.Hold();
-  const auto node = StartDevice("{url: " + parent.Url() + "}", "models: [edge.onnx]\nlimits: {in_flight: 1}\n");
+  parent.AnswerAsNode(3);
+  const auto node =
+      StartDevice("{url: " + parent.Url() + "}",
+                  "models: [edge.onnx]\nlimits: {in_flight: 1}\nbatching: {max_rows: 65536, max_delay: 3s}\n");
   ASSERT_NE(node, nullptr);
   const Client client(*node);
-  auto slow = Ask({kHard}, {"label", "ganglion.tier"});
-  slow.parameters.push_back({"deadline_ms", std::int64_t{10'000}});
-  auto waiting = std::async(std::launch::async, [&] { return client.Rest(slow); });
-  ASSERT_TRUE(Eventually([&] { return parent.held() == 1; }));
+  auto big = Ask(std::vector<Row>(4000, kEasy), {"label", "ganglion.degraded"});
+  big.parameters.push_back({"deadline_ms", std::int64_t{30'000}});
+  auto waiting = std::async(std::launch::async, [&] { return client.Rest(big); });
+  ASSERT_TRUE(Eventually([&] { return client.StatusDocument().at("in_flight") == 1; }));
 
   const auto easy = client.Rest(Ask({{3.5f, .5f}}));
   ASSERT_TRUE(easy.ok()) << easy.status().message();
@@ -83,26 +85,47 @@ TEST_F(NodeLife, AFullNodeAnswersFromItsCheapestStageBeforeItRefuses) {
   EXPECT_EQ(TextOf(hard->parameters, "degraded"), "true");
   EXPECT_EQ(TextOf(hard->parameters, "reason"), "overload");
   EXPECT_EQ(TextOf(hard->parameters, "tier"), "device");
+  EXPECT_EQ(parent.asked(), 0u);
   const wire::RestBody body = wire::WriteInferRequest(Ask({kEasy}, {}, "edge", "x"), false);
   const auto refused = client.Http("POST", "/v2/models/edge/infer", body.body);
   ASSERT_TRUE(refused.ok());
-  EXPECT_EQ(refused->status, 429);
+  ASSERT_EQ(refused->status, 429);
   EXPECT_TRUE(Has(refused->body, "1 in flight, limit 1; no cheaper stage. Retry after ")) << refused->body;
   EXPECT_GE(std::stoi(std::string(refused->Header("retry-after"))), 1);
   EXPECT_GE(std::stoi(std::string(refused->Header("retry-after-ms"))), 1);
   EXPECT_EQ(client.Grpc(Ask({kEasy}, {}, "edge", "x")).status().code(), Code::kResourceExhausted);
   EXPECT_EQ(Metric(client.Metrics(), "ganglion_refused_total", {{"decision", "edge"}, {"reason", "overload"}}), 2);
-  EXPECT_EQ(client.StatusDocument().at("in_flight"), 1);
 
-  parent.AnswerAsNode(3);
+  const auto r = waiting.get();
+  ASSERT_TRUE(r.ok()) << r.status().message();
+  EXPECT_EQ(Labels(*r), std::vector<std::int64_t>(4000, 0));
+  EXPECT_EQ(Flags(*r, "ganglion.degraded"), std::vector<bool>(4000, false));
+  EXPECT_TRUE(Eventually([&] { return client.Rest(Ask({kEasy}, {}, "edge", "x")).ok(); }));
+}
+
+// Who waits for a parent computes nothing here, and takes no place from those who would.
+TEST_F(NodeLife, WhatWaitsForAParentLeavesRoomForOthers) {
+  FakeParent parent(kTellsGlobal);
+  parent.Hold();
+  const auto node = StartDevice("{url: " + parent.Url() + "}", "models: [edge.onnx]\nlimits: {in_flight: 1}\n");
+  ASSERT_NE(node, nullptr);
+  std::vector<std::future<Result<wire::InferResponse>>> waiting;
+  for (int i = 0; i < 4; ++i) {
+    waiting.push_back(std::async(std::launch::async, [&, i] {
+      auto request = Ask({{.001f + 1e-4f * static_cast<float>(i), -.001f}});
+      request.parameters.push_back({"deadline_ms", std::int64_t{30'000}});
+      return Client(*node).Rest(request);
+    }));
+    ASSERT_TRUE(Eventually([&] { return parent.held() == static_cast<std::size_t>(i) + 1; }));
+  }
+  const Client client(*node);
+  EXPECT_EQ(client.StatusDocument().at("in_flight"), 0);
+  EXPECT_TRUE(client.Rest(Ask({kEasy}, {}, "edge", "x")).ok());
   for (auto& call : parent.TakeHeld()) {
     auto answer = FakeParent::NodeAnswer(*call, 3);
     call->Finish(std::move(answer));
   }
-  const auto r = waiting.get();
-  ASSERT_TRUE(r.ok()) << r.status().message();
-  EXPECT_EQ(Labels(*r)[0], 3);
-  EXPECT_TRUE(Eventually([&] { return client.Rest(Ask({kEasy}, {}, "edge", "x")).ok(); }));
+  for (auto& one : waiting) EXPECT_EQ(TextOf(one.get().value().parameters, "degraded"), "false");
 }
 
 TEST_F(NodeLife, BoundsRequestsAndModels) {
@@ -136,7 +159,7 @@ TEST_F(NodeLife, IsReadyWhileEveryDecisionHasAStageHereOrALiveParent) {
   const int port = parent.port();
   parent.Stop();
   const auto node =
-      StartDevice("{url: \"grpc://127.0.0.1:" + std::to_string(port) + "\"}", "breaker: {open_for: 100ms}\n");
+      StartAlone("{url: \"grpc://127.0.0.1:" + std::to_string(port) + "\"}", "breaker: {open_for: 100ms}\n");
   ASSERT_NE(node, nullptr);
   const Client client(*node);
   EXPECT_EQ(client.Get("/v2/health/live").first, 200);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -403,8 +404,16 @@ class ServingDir : public DecisionDir {
   static std::string Url(const Server& server) {
     return "\"grpc://127.0.0.1:" + std::to_string(server.ports().grpc) + "\"";
   }
-  // A device whose parents are `parents`, and which has heard from those of them that are up.
+  // A device that has heard from its parents; at once where they are not there to be heard.
   std::unique_ptr<Server> StartDevice(const std::string& parents, const std::string& more = "") {
+    auto device = StartAlone(parents, more);
+    EXPECT_TRUE(device != nullptr && Eventually([&] {
+                  const auto all = device->parents().Look();
+                  return std::all_of(all.begin(), all.end(), [](const auto& parent) { return parent.up; });
+                }));
+    return device;
+  }
+  std::unique_ptr<Server> StartAlone(const std::string& parents, const std::string& more = "") {
     return Start("tier: device\ndecisions: [.]\nparents: [" + parents + "]\n" + more);
   }
   static bool ParentUp(const Server& server, std::size_t i = 0) {

@@ -74,7 +74,7 @@ Status Stage::AddGraph(const std::shared_ptr<runtime::Engine>& engine, const Dec
 }
 
 Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config,
-                                           std::size_t index) {
+                                           std::size_t index, const RemoteConnect& connect) {
   std::unique_ptr<Stage> stage(new Stage);
   Stage& s = *stage;
   s.config_ = config.stages[index];
@@ -86,7 +86,7 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
   };
   const auto load = [&]() -> Status {
     if (!s.config_.rules.empty()) return s.LoadRules(config);
-    if (!s.config_.server.empty()) return s.LoadRemote(config);
+    if (!s.config_.server.empty()) return s.LoadRemote(config, connect);
     for (std::size_t i = 0; i < s.inputs_; ++i) s.at_hand_.push_back(i);
     if (!s.config_.pre.empty()) {
       RETURN_IF_ERROR(s.AddGraph(engine, config, s.config_.pre, kPre));
@@ -280,8 +280,9 @@ Status Stage::LoadRules(const DecisionConfig& config) {
   return {};
 }
 
-Status Stage::LoadRemote(const DecisionConfig& config) {
-  ASSIGN_OR_RETURN(remote_, RemoteStage::Connect(config_.server, config.inputs));
+Status Stage::LoadRemote(const DecisionConfig& config, const RemoteConnect& connect) {
+  if (!connect) return Unimplemented(config_.server + " is another server, which an embedded decision cannot ask");
+  ASSIGN_OR_RETURN(remote_, connect(config_.server, config.inputs));
   std::vector<Tensor> zeros;
   std::vector<tensor::View> views;
   for (const auto& spec : config.inputs) {

@@ -39,7 +39,8 @@ struct StageFile {
 class Stage {
  public:
   static Result<std::unique_ptr<Stage>> Load(const std::shared_ptr<runtime::Engine>& engine,
-                                             const DecisionConfig& config, std::size_t index);
+                                             const DecisionConfig& config, std::size_t index,
+                                             const RemoteConnect& connect = nullptr);
   ~Stage();
 
   const StageConfig& config() const { return config_; }
@@ -107,7 +108,7 @@ class Stage {
                   const char* role);
   Status DryRun(const DecisionConfig& config);
   Status LoadRules(const DecisionConfig& config);
-  Status LoadRemote(const DecisionConfig& config);
+  Status LoadRemote(const DecisionConfig& config, const RemoteConnect& connect);
   Result<Scores> ScoreRemote(std::span<const tensor::View> inputs) const;
   bool TryRowsTogether(const DecisionConfig& config) const;
   Scores ScoreRules(std::span<const tensor::View> inputs) const;

@@ -32,7 +32,10 @@ class Flow::StageWait final : public Waiting {
     flow_->node_->invariants().Run(flow_->node_->id(), flow_->plan_.question, stage_, flow_->Numbers(open_),
                                    flow_->plan_.deadline, TimePoint::min());
   }
-  void Deliver(bool ok, Then then) override {
+  void Deliver(bool ok, Duration took, Then then) override {
+    flow_->node_->StageRan(flow_->plan_.question.decision, stage_, flow_->spell_, ok, took);
+    // Though the request has ended meanwhile, the stage is as slow as it is.
+    if (!flow_->node_->has(Mutation::kForgetLateRun) || flow_->waiting_ == token_) flow_->ReportRun(stage_, ok);
     if (!flow_->Claim(token_)) return then();
     flow_->Judge(stage_, open_, ok);
     flow_->plan_.may_run_here = true;  // this is a worker
@@ -120,6 +123,10 @@ void Flow::Advance(const Then& then) {
       continue;
     }
     if (IsAbove(stage)) {
+      if (result_.asked_above == 0 && !plan_.leave_for_above()) {
+        FailAll(open, Reason::kOverload);
+        continue;
+      }
       AskAbove(open);
       return then();
     }
@@ -130,6 +137,7 @@ void Flow::Advance(const Then& then) {
       FailAll(open, Reason::kFailed);
       continue;
     }
+    spell_ = node_->invariants().StageTaken(node_->id(), plan_.question.decision, stage);
     const bool is_short = local.times.usual() * static_cast<std::int64_t>(open.size()) < node::kShortRun;
     if (plan_.may_run_here && is_short) return RunLocal(stage, open, then);
     const std::uint64_t token = BeginWait(true);
@@ -160,15 +168,21 @@ void Flow::RunLocal(std::size_t stage, const std::vector<std::size_t>& open, con
   node_->invariants().Run(node_->id(), plan_.question, stage, Numbers(open), plan_.deadline, end);
   node_->executor().At(end, [self = shared_from_this(), stage, open, rows, takes, then] {
     self->node_->stages(self->plan_.question.decision)[stage]->times.Observe(takes, rows, self->node_->news_at());
-    self->Judge(stage, open, !self->node_->broken());
+    const bool ok = !self->node_->broken();
+    self->node_->StageRan(self->plan_.question.decision, stage, self->spell_, ok, takes);
+    self->ReportRun(stage, ok);
+    self->Judge(stage, open, ok);
     self->Advance(then);
   });
 }
 
+void Flow::ReportRun(std::size_t stage, bool ok) {
+  if (const auto permit = std::exchange(permit_, std::nullopt))
+    node_->stages(plan_.question.decision)[stage]->breaker.Report(*permit, ok, node_->now());
+}
+
 void Flow::Judge(std::size_t stage, const std::vector<std::size_t>& open, bool ok) {
   const TimePoint now = node_->now();
-  if (const auto permit = std::exchange(permit_, std::nullopt))
-    node_->stages(plan_.question.decision)[stage]->breaker.Report(*permit, ok, now);
   if (!ok) {
     failure_ = Code::kInternal;
     return FailAll(open, Reason::kFailed);

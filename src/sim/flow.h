@@ -37,6 +37,8 @@ struct FlowPlan {
   bool cheapest_only = false;
   bool may_run_here = false;
   bool audit = false;
+  // Before it asks above, once: it needs no place among those that compute here any more. False: too many are away.
+  std::function<bool()> leave_for_above;
 };
 
 class Flow : public std::enable_shared_from_this<Flow> {
@@ -59,6 +61,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   void Advance(const Then& then);
   void RunLocal(std::size_t stage, const std::vector<std::size_t>& open, const Then& then);
   void AskAbove(const std::vector<std::size_t>& open);
+  void ReportRun(std::size_t stage, bool ok);
   void Judge(std::size_t stage, const std::vector<std::size_t>& open, bool ok);
   void TakeReply(const std::vector<std::size_t>& open, const ParentsReply& reply);
   void FailAll(const std::vector<std::size_t>& open, cascade::Reason reason);
@@ -84,6 +87,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   World::Timer timer_;
   bool for_worker_ = false;
   TimePoint wait_began_{};
+  std::uint64_t spell_ = 0;                // of the stage, see Invariants
   std::optional<breaker::Permit> permit_;  // of the stage that runs or is about to
 };
 

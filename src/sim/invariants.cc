@@ -39,7 +39,8 @@ Invariants::Invariants(World* world, const Plan* plan)
       plan_(plan),
       requests_(1),
       budgets_(plan->nodes.size()),
-      edges_(plan->nodes.size() * plan->nodes.size()) {}
+      edges_(plan->nodes.size() * plan->nodes.size()),
+      stages_(plan->nodes.size() * plan->decisions.size() * kMaxStages) {}
 
 void Invariants::Fail(const std::string& what) {
   if (failed()) return;
@@ -186,11 +187,14 @@ void Invariants::Bound(NodeId node, const char* what, std::size_t value, std::si
 
 void Invariants::Restarted(NodeId node) {
   budgets_[static_cast<std::size_t>(node)] = {};
-  for (std::size_t to = 0; to < budgets_.size(); ++to) {
-    Edge& e = edge(node, static_cast<NodeId>(to));
-    e.failed = 0;
-    e.calls.clear();
-    ++e.spell;
+  const auto begin_again = [](Watched& w) {
+    w.failed = 0;
+    w.calls.clear();
+    ++w.spell;
+  };
+  for (std::size_t to = 0; to < budgets_.size(); ++to) begin_again(edge(node, static_cast<NodeId>(to)));
+  for (std::size_t d = 0; d < plan_->decisions.size(); ++d) {
+    for (std::size_t s = 0; s < kMaxStages; ++s) begin_again(stage(node, d, s));
   }
 }
 
@@ -207,31 +211,54 @@ void Invariants::RetrySpent(NodeId node) {
 
 std::uint64_t Invariants::Called(NodeId from, NodeId to) {
   ++counts_.calls;
-  Edge& e = edge(from, to);
+  Watched& e = edge(from, to);
   if (!e.dead) return e.spell;
   ++counts_.calls_to_dead;
-  // So many failures in a row trip any breaker, whatever its average was.
-  const breaker::BreakerOptions& o = spec(from).breaker;
-  const int trips_after = static_cast<int>(std::log(1 - o.trip) / std::log(o.keep)) + 1;
-  if (e.failed < trips_after) return e.spell;
-  const TimePoint now = world_->now();
-  e.calls.push_back(now);
-  while (now - e.calls.front() > kMinute) e.calls.pop_front();
-  const auto most = static_cast<std::size_t>(o.probes) * (static_cast<std::size_t>(kMinute / o.open_for) + 1);
-  if (e.calls.size() > most)
-    Fail(fmt::format("node {} calls dead parent {} {} times within a minute after {} failures; {} are allowed", from,
-                     to, e.calls.size(), e.failed, most));
+  if (const std::size_t calls = CountCall(from, &e); calls > 0)
+    Fail(fmt::format("node {} calls dead parent {} {} times within a minute after {} failures", from, to, calls,
+                     e.failed));
   return e.spell;
 }
 
+std::size_t Invariants::CountCall(NodeId node, Watched* w) {
+  // So many failures in a row trip any breaker, whatever its average was.
+  const breaker::BreakerOptions& o = spec(node).breaker;
+  const int trips_after = static_cast<int>(std::log(1 - o.trip) / std::log(o.keep)) + 1;
+  if (w->failed < trips_after) return 0;
+  const TimePoint now = world_->now();
+  w->calls.push_back(now);
+  while (now - w->calls.front() > kMinute) w->calls.pop_front();
+  const auto most = static_cast<std::size_t>(o.probes) * (static_cast<std::size_t>(kMinute / o.open_for) + 1);
+  return w->calls.size() > most ? w->calls.size() : 0;
+}
+
+std::uint64_t Invariants::StageTaken(NodeId node, std::size_t decision, std::size_t s) {
+  Watched& w = stage(node, decision, s);
+  if (const std::size_t calls = CountCall(node, &w); calls > 0)
+    Fail(fmt::format("node {} gives stage {} work {} times within a minute after {} bad runs", node, s, calls,
+                     w.failed));
+  return w.spell;
+}
+
+void Invariants::StageRan(NodeId node, std::size_t decision, std::size_t s, std::uint64_t spell, bool bad) {
+  Watched& w = stage(node, decision, s);
+  if (!bad) {
+    w.failed = 0;
+    w.calls.clear();
+    ++w.spell;
+  } else if (spell == w.spell) {
+    ++w.failed;
+  }
+}
+
 void Invariants::CallEnded(NodeId from, NodeId to, std::uint64_t spell, Outcome outcome) {
-  Edge& e = edge(from, to);
+  Watched& e = edge(from, to);
   if (outcome == Outcome::kOk) e.failed = 0;
   if (outcome == Outcome::kFailed && spell == e.spell && e.dead) ++e.failed;
 }
 
 void Invariants::SetDead(NodeId from, NodeId to, bool dead) {
-  Edge& e = edge(from, to);
+  Watched& e = edge(from, to);
   if (e.dead == dead) return;
   e.dead = dead;
   e.failed = 0;

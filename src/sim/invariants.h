@@ -11,7 +11,8 @@
 //   honesty     an answer is what its stage says of this row; below the threshold it is degraded; a degraded one says
 //   why retries     at most ratio * questions + burst breaker     a dead parent whose failures must have tripped the
 //   breaker is called at most once for each probe due:
-//               in any minute, probes * (a minute / open_for + 1); that is 3 with what node.yaml has by default
+//               in any minute, probes * (a minute / open_for + 1); that is 3 with what node.yaml has by default. The
+//               same for a stage here whose runs fail or are slower than its breaker allows
 //   bounds      queues and requests inside stay within their limits; at rest nothing is left of anything
 //   recovery    when all faults are over and the breaker's time has passed, requests are decided by exactly the stage
 //               that the thresholds say: no parent is left out, no stage is thought too slow, nothing is refused
@@ -77,10 +78,17 @@ class Invariants {
   void CallEnded(NodeId from, NodeId to, std::uint64_t spell, Outcome outcome);
   void SetDead(NodeId from, NodeId to, bool dead);
 
+  // Stages of a node. Returns which spell of the stage's life this is; it is given back to StageRan.
+  std::uint64_t StageTaken(NodeId node, std::size_t decision, std::size_t stage);
+  // Once for each request in a run: it failed or was slower than the breaker allows.
+  void StageRan(NodeId node, std::size_t decision, std::size_t stage, std::uint64_t spell, bool bad);
+
   // All must have ended.
   void AtEnd();
 
  private:
+  static constexpr std::size_t kMaxStages = 8;
+
   struct Request {
     NodeId node = kOutside;
     std::size_t decision = 0;
@@ -93,7 +101,8 @@ class Invariants {
     int repeats = 0;
     std::vector<std::uint16_t> runs;  // by stage and row
   };
-  struct Edge {
+  // What a breaker watches.
+  struct Watched {
     bool dead = false;
     std::uint64_t spell = 0;
     int failed = 0;
@@ -104,9 +113,14 @@ class Invariants {
     std::uint64_t spent = 0;
   };
 
-  Edge& edge(NodeId from, NodeId to) {
+  Watched& edge(NodeId from, NodeId to) {
     return edges_[static_cast<std::size_t>(from) * budgets_.size() + static_cast<std::size_t>(to)];
   }
+  Watched& stage(NodeId node, std::size_t decision, std::size_t s) {
+    return stages_[(static_cast<std::size_t>(node) * plan_->decisions.size() + decision) * kMaxStages + s];
+  }
+  // Counts a call where the breaker must have tripped. Returns how many there were within a minute, 0 when all is well.
+  std::size_t CountCall(NodeId node, Watched* w);
   const NodeSpec& spec(NodeId node) const { return plan_->nodes[static_cast<std::size_t>(node)]; }
   void Fail(const std::string& what);
   void CheckRow(std::uint64_t request, const RowAnswer& row);
@@ -118,7 +132,8 @@ class Invariants {
   Counts counts_;
   std::vector<Request> requests_;
   std::vector<Budget> budgets_;
-  std::vector<Edge> edges_;
+  std::vector<Watched> edges_;
+  std::vector<Watched> stages_;
 };
 
 }  // namespace ganglion::sim

@@ -29,13 +29,15 @@ enum class Mutation : std::uint8_t {
   kOneQueueTimer,        // a queue's timer is not set earlier for a more urgent request
   kFastestNeverFades,    // the least time seen of a parent is believed for ever, though nobody is asked any more
   kNoProbe,              // a parent that was cut off is never asked again
+  kForgetLateRun,        // a stage's breaker is not told of a run that outlasted the request
   kCount,
 };
 
 inline constexpr std::array<std::string_view, static_cast<std::size_t>(Mutation::kCount)> kMutationNames{
-    "none",        "run_expired",     "forget_expired", "ignore_privacy",  "timeout_is_success",  "hedge_loser",
-    "no_timer",    "retry_unlimited", "leak_parent",    "leak_admission",  "ask_from_bottom",     "hide_degraded",
-    "hide_reason", "mix_rows",        "ignore_hops",    "one_queue_timer", "fastest_never_fades", "no_probe"};
+    "none",           "run_expired",     "forget_expired", "ignore_privacy",  "timeout_is_success",  "hedge_loser",
+    "no_timer",       "retry_unlimited", "leak_parent",    "leak_admission",  "ask_from_bottom",     "hide_degraded",
+    "hide_reason",    "mix_rows",        "ignore_hops",    "one_queue_timer", "fastest_never_fades", "no_probe",
+    "forget_late_run"};
 inline std::string_view Name(Mutation m) { return kMutationNames[static_cast<std::size_t>(m)]; }
 
 }  // namespace ganglion::sim

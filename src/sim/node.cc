@@ -9,6 +9,7 @@ namespace {
 using admission::AdmissionOutcome;
 
 constexpr int kMaxHops = 8;
+constexpr int kMaxAbove = 4000;  // requests that wait for somebody above
 constexpr Duration kProbeEvery = std::chrono::seconds(2);
 
 }  // namespace
@@ -124,17 +125,22 @@ void Node::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only, co
   plan.cheapest_only = cheapest_only;
   plan.may_run_here = p->may_run_here;
   plan.audit = p->audit;
+  plan.leave_for_above = [this, p] {
+    Release(p.get(), AdmissionOutcome::kOk);  // what it did here was in time
+    p->above = above_under_way_++ < kMaxAbove;
+    if (!p->above) --above_under_way_;
+    return p->above;
+  };
   Flow::Start(
       this, std::move(plan), [this, p](FlowResult result) { FinishDecision(p, std::move(result)); }, then);
 }
 
 void Node::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result) {
+  if (std::exchange(p->above, false)) --above_under_way_;
   const bool degraded =
       std::any_of(result.rows.begin(), result.rows.end(), [](const RowAnswer& r) { return r.degraded; });
   if (!(has(Mutation::kLeakAdmission) && degraded))
-    Release(p.get(), result.asked_above > 0
-                         ? AdmissionOutcome::kIgnored
-                         : admission::Judge(now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
+    Release(p.get(), admission::Judge(now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
   p->admitted = false;
   if (result.code != Code::kOk) return Answer(p, result.code, {});
   Audit(*p, result.rows);
@@ -194,6 +200,7 @@ void Node::CheckRest() const {
   invariants().Rest(id_, "requests under way at rest", under_way_.size());
   invariants().Rest(id_, "requests inside at rest", static_cast<std::size_t>(admission_.in_flight()));
   invariants().Rest(id_, "requests for the cheapest stage at rest", static_cast<std::size_t>(cheap_under_way_));
+  invariants().Rest(id_, "requests away at rest", static_cast<std::size_t>(above_under_way_));
   invariants().Rest(id_, "calls under way at rest", static_cast<std::size_t>(parents_.in_flight()));
   invariants().Rest(id_, "busy workers at rest", executor_.busy());
   for (const Served& served : served_) {

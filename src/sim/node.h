@@ -75,6 +75,9 @@ class Node {
   topology::Tier tier_of(NodeId node) const { return around_.plan->nodes[static_cast<std::size_t>(node)].tier; }
   // The stages of a decision that are here, cheapest first.
   std::vector<std::unique_ptr<LocalStage>>& stages(std::size_t d) { return served_[d].stages; }
+  void StageRan(std::size_t d, std::size_t stage, std::uint64_t spell, bool ok, Duration took) const {
+    invariants().StageRan(id_, d, stage, spell, !ok || took > spec_.breaker.slow);
+  }
   // How long a run takes that begins now.
   Duration Takes(std::size_t d, std::size_t stage, std::int64_t rows) const;
 
@@ -91,6 +94,7 @@ class Node {
     bool answered = false;
     bool admitted = false;
     bool cheap = false;
+    bool above = false;  // waits for somebody above
     std::uint64_t number = 0;
   };
   struct Served {
@@ -116,6 +120,7 @@ class Node {
   Parents parents_;
   admission::ConcurrencyLimit admission_;
   int cheap_under_way_ = 0;
+  int above_under_way_ = 0;
   std::vector<Served> served_;
   std::uint64_t next_number_ = 1;
   std::map<std::uint64_t, std::shared_ptr<Pending>> under_way_;

@@ -53,7 +53,7 @@ void DrawNodes(Random& r, Plan* plan) {
   const std::array<int, topology::kTierCount> counts{Between(r, 1, 4), Chance(r, .9) ? Between(r, 1, 3) : 0,
                                                      Chance(r, .6) ? Between(r, 1, 2) : 0, Between(r, 1, 2)};
   plan->circles = counts[1] > 1 && Chance(r, .1);
-  const bool hedges = Chance(r, .3);
+  const bool hedges = Chance(r, .4);
   std::array<std::vector<NodeId>, topology::kTierCount> of_tier;
   NodeId next = 0;
   for (std::size_t t = 0; t < topology::kTierCount; ++t) {
@@ -84,10 +84,10 @@ void DrawNodes(Random& r, Plan* plan) {
       if (Chance(r, .3)) n.retries.burst = Between(r, 0, 3);
       if (hedges && Chance(r, .7)) n.hedge = Ms(r, 10, 300);
       n.batching.max_rows = Chance(r, .5) ? 64 : Between(r, 1, 8);
-      if (Chance(r, .4)) n.batching.max_delay = Ms(r, .5, 10);
+      if (Chance(r, .4)) n.batching.max_delay = Ms(r, .5, 20);
       if (Chance(r, .5)) n.batching.max_queue = static_cast<std::size_t>(Between(r, 2, 40));
       n.admission.min = n.workers;
-      n.admission.max = Chance(r, .5) ? 256 : Between(r, n.workers, 40);
+      n.admission.max = Chance(r, .5) ? 256 : Between(r, n.workers + 7, 48);
       n.admission.initial = std::clamp(32, n.admission.min, n.admission.max);
       plan->nodes.push_back(std::move(n));
     }
@@ -177,7 +177,7 @@ void DrawFaults(Random& r, Plan* plan, TimePoint now) {
     FaultSpec f;
     f.kind = static_cast<FaultKind>(r.Below(static_cast<std::uint64_t>(FaultKind::kCount)));
     f.at = now + Times(plan->settle_at - now, Chance(r, .2) ? 0 : r.Uniform());
-    f.until = std::min(plan->settle_at, f.at + (Chance(r, .2) ? Duration(seconds(60)) : Ms(r, 200, 20'000)));
+    f.until = std::min(plan->settle_at, f.at + (Chance(r, .35) ? Duration(seconds(60)) : Ms(r, 200, 20'000)));
     f.node = static_cast<NodeId>(r.Below(plan->nodes.size()));
     // Parents are what matters most.
     for (int t = 0; t < kTries && plan->nodes[static_cast<std::size_t>(f.node)].tier == Tier::kDevice && Chance(r, .6);

@@ -75,14 +75,14 @@ void Queue::RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then
   const Duration takes = node_->Takes(decision_, stage_, rows);
   node_->executor().At(node_->now() + takes, [this, batch, first, members, rows, takes, then] {
     times_->Observe(takes, rows, node_->news_at());
-    DeliverFrom(members, 0, !node_->broken(), [this, batch, first, then] { RunBatch(batch, first, then); });
+    DeliverFrom(members, 0, !node_->broken(), takes, [this, batch, first, then] { RunBatch(batch, first, then); });
   });
 }
 
-void Queue::DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, const Then& then) {
+void Queue::DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, Duration took, const Then& then) {
   if (at == members->size()) return then();
   const auto& w = (*members)[at];
-  w->Deliver(ok, [this, members, at, ok, then] { DeliverFrom(members, at + 1, ok, then); });
+  w->Deliver(ok, took, [this, members, at, ok, took, then] { DeliverFrom(members, at + 1, ok, took, then); });
 }
 
 }  // namespace ganglion::sim

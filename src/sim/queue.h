@@ -35,10 +35,11 @@ class StageTimes final : public node::Runner {
 class Waiting {
  public:
   virtual ~Waiting() = default;
-  virtual bool Collect() = 0;                    // false: does not wait any more
-  virtual void Compute() = 0;                    // a run with its rows begins
-  virtual void Deliver(bool ok, Then then) = 0;  // the run has ended; `then` when the worker is free again
-  virtual void Expire() = 0;                     // its deadline cannot be met any more
+  virtual bool Collect() = 0;  // false: does not wait any more
+  virtual void Compute() = 0;  // a run with its rows begins
+  // The run has ended after so long; `then` when the worker is free again.
+  virtual void Deliver(bool ok, Duration took, Then then) = 0;
+  virtual void Expire() = 0;  // its deadline cannot be met any more
   std::int64_t rows = 1;
   TimePoint deadline{};
 };
@@ -60,7 +61,7 @@ class Queue {
   void RunSome(const Then& then);
   // Computes what is left of the batch, from `first` on, in as many runs as it takes.
   void RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then& then);
-  void DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, const Then& then);
+  void DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, Duration took, const Then& then);
 
   Node* node_;
   std::size_t decision_;

@@ -205,6 +205,12 @@ void Scenario::Ask(std::size_t c, double rate_per_s, TimePoint until) {
       if (r.Uniform() < .25) rows = 2 + r.Below(7);
     }
     Request(client, rows, limit);
+    // Sometimes a more urgent one comes right after.
+    if (until <= plan_.settle_at && r.Uniform() < .1) {
+      const Duration urgent = duration_cast<Duration>(limit * r.Uniform(.002, .1));
+      world_.At(world_.now() + FromMilliseconds(r.Uniform(0, 2)),
+                [this, c, urgent] { Request(plan_.clients[c], 1, urgent); });
+    }
     Ask(c, rate_per_s, until);
   });
 }
