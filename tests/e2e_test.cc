@@ -203,7 +203,7 @@ TEST_F(Program, SaysWhatIsWrongAndExitsWithTwoOnUsageAndConfiguration) {
            {{"ganglion", "calibrate", "nowhere", "--data", "small.csv"}, 1, "nowhere/decision.yaml does not exist"},
            {{"ganglion", "calibrate", "broken", "--data", "small.csv"}, 2, "broken/decision.yaml:3 colour is unknown"},
            {{"ganglion", "init", "d", "--stage", "moon=m.onnx"}, 2, "\"moon\" is no tier"},
-           {{"ganglion", "init", "d", "--stage", "device=grpc://x/y"}, 2, "the first --stage must be a model here"},
+           {{"ganglion", "init", "d", "--stage", "device=grpc://x:1/y"}, 2, "the first --stage must be a model here"},
            {{"ganglion", "init", "d", "--stage", "device=,"}, 2, "names no file"},
            {{"ganglion", "init", "d", "--stage", "global=m.onnx", "--stage", "device=m.onnx"},
             2,

@@ -201,6 +201,7 @@ std::string WriteStatus(const NodeStatus& s) {
   j["up_seconds"] = std::chrono::duration<double>(s.up).count();
   j["in_flight"] = s.in_flight;
   j["concurrency_limit"] = s.limit;
+  j["waiting_above"] = s.waiting_above;
   j["connections"] = s.connections;
   j["cache"] = {{"hits", s.cache.hits}, {"misses", s.cache.misses}, {"bytes", s.cache.bytes}, {"off", s.cache.off}};
   j["models"] = wire::Json::array();

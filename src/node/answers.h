@@ -54,6 +54,7 @@ struct NodeStatus {
   Duration up{};
   int in_flight = 0;
   int limit = 0;
+  int waiting_above = 0;
   std::size_t connections = 0;
   PredictionCache::Stats cache;
   std::vector<Model> models;

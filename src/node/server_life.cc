@@ -96,6 +96,7 @@ Result<std::unique_ptr<Server>> Server::Create(std::shared_ptr<runtime::Engine> 
       sink.Gauge("ganglion_in_flight", "Requests that are admitted and not answered", {}, l.in_flight());
       sink.Gauge("ganglion_concurrency_limit", "How many are admitted at once, at present", {}, l.limit());
     });
+    sink.Gauge("ganglion_waiting_above", "Requests that wait for a parent", {}, n.above_under_way_.load());
     if (n.http_)
       sink.Gauge("ganglion_connections", "Open connections", {{"front", "http"}},
                  static_cast<double>(n.http_->connections()));

@@ -69,7 +69,7 @@ TEST_F(NodeLife, AFullNodeAnswersFromItsCheapestStageBeforeItRefuses) {
   parent.AnswerAsNode(3);
   const auto node =
       StartDevice("{url: " + parent.Url() + "}",
-                  "models: [edge.onnx]\nlimits: {in_flight: 1}\nbatching: {max_rows: 65536, max_delay: 3s}\n");
+                  "models: [edge.onnx]\nlimits: {in_flight: 1}\nbatching: {max_rows: 65536, max_delay: 2s}\n");
   ASSERT_NE(node, nullptr);
   const Client client(*node);
   auto big = Ask(std::vector<Row>(4000, kEasy), {"label", "ganglion.degraded"});

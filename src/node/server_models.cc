@@ -311,6 +311,7 @@ std::string Server::StatusJson() const {
     s.in_flight = l.in_flight();
     s.limit = l.limit();
   });
+  s.waiting_above = above_under_way_;
   if (http_) s.connections = http_->connections();
   if (cache_) s.cache = cache_->stats();
   {

@@ -10,7 +10,7 @@ namespace {
 
 constexpr Duration kMinute = std::chrono::minutes(1);
 constexpr int kMaxHops = 8;
-constexpr std::size_t kAbove = 7;  // after the reasons of a cascade
+constexpr std::size_t kAbove = 6;  // after the reasons of a cascade
 
 std::size_t ReasonIndex(std::string_view reason) {
   for (std::size_t i = 1; i <= kAbove; ++i) {

@@ -37,7 +37,7 @@ struct Counts {
   std::uint64_t requests = 0, accepted_rows = 0, degraded_rows = 0, failed = 0, lost = 0;
   std::uint64_t runs = 0, shared_runs = 0, calls = 0, retries = 0, audits = 0, expired = 0, timeouts = 0, trips = 0;
   std::uint64_t refused = 0, cheaper = 0, queue_full = 0, calls_to_dead = 0, checked = 0, past_deadline = 0;
-  std::array<std::uint64_t, 8> by_reason{};  // degraded rows
+  std::array<std::uint64_t, 7> by_reason{};  // degraded rows
   void Add(const Counts& other);
 };
 
