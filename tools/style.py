@@ -22,7 +22,7 @@ WRAPPED = {
     "runtime": [r"onnxruntime"],
     "data": [r"zlib\.h", r"png\.h", r"jpeglib\.h", r"zip\.h"],
     "node": [r"yaml-cpp"],
-    "net": [r"boost/", r"grpcpp/", r"grpc/", r"inference\.", r"net/inference\."],
+    "net": [r"boost/", r"grpcpp/", r"grpc/", r"google/", r"inference\.", r"net/inference\."],
     "telemetry": [r"prometheus/", r"spdlog/"],
     "wire": [r"simdjson"],
     "crypto": [r"openssl/"],

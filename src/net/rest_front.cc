@@ -109,6 +109,7 @@ void Infer(Service* service, const HttpRequest& http, HttpReply reply, std::stri
   call->context = ContextOf(http);
   auto parsed = wire::ParseInferRequest(http.body, json_bytes, {}, http.body.size() + kBodyPadding);
   if (parsed.ok() && json_bytes == std::size_t{0}) {
+    if (Status s = service->Allow(call->context, Role::kInfer); !s.ok()) return call->Finish(std::move(s));
     const auto metadata = service->ModelMetadata(model, version);
     parsed = metadata.ok() ? wire::RawInferRequest(http.body, metadata->inputs) : metadata.status();
   }
