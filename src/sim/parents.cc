@@ -12,6 +12,8 @@ using Outcome = Invariants::Outcome;
 
 Parents::Parents(Node* node, const NodeSpec& spec)
     : node_(node), hedge_(spec.hedge), retries_(balance::RetryBudget::Create(spec.retries).value()) {
+  // A reply to an earlier life of this node must not pass for one to this: calls are never counted twice.
+  next_call_ = static_cast<std::uint64_t>(node_->now().time_since_epoch().count());
   for (const ParentSpec& p : spec.parents) {
     Parent parent(p.node, breaker::CircuitBreaker::Create(spec.breaker).value());
     if (p.configured) parent.tier = node_->tier_of(p.node);
