@@ -350,6 +350,7 @@ void Flow::TakeReply(const std::vector<std::size_t>& open, Reply reply) {
                                            : Reason::kUnreachable);
   }
   if (Status read = ReadReply(open, reply); !read.ok()) {
+    plan_.parents->NoAnswer(reply.parent, read.message());
     failure_ = read.Within("parent " + reply.parent);
     FailAll(open, Reason::kFailed);
   }

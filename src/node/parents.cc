@@ -460,6 +460,11 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
     fastest_.Observe(took, now);
   } else {
     parent->errors->Add(1);
+    // Whoever answers at this address next has to say again what it is, before it sees what not everybody may.
+    if (response.status().code() == Code::kUnavailable && !parent->config.tier) {
+      parent->tier = Tier::kGlobal;
+      parent->known = false;
+    }
     if (!asking->question.audit && parents_.size() > asking->attempts.size() &&
         retries_->With([](balance::RetryBudget& b) { return b.TryRetry(); })) {
       retried_->Add(1);
@@ -482,6 +487,20 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   reply.output = parent->config.output;
   reply.took = took;
   Finish(asking, std::move(reply));
+}
+
+void Parents::NoAnswer(const std::string& name, const std::string& why) {
+  const TimePoint now = Now();
+  for (const auto& p : parents_) {
+    if (p->config.name != name) continue;
+    p->errors->Add(1);
+    p->state->With([&](Parent::State& s) {
+      if (const auto permit = s.breaker.TryAcquire(now)) s.breaker.Report(*permit, false, now);
+      s.latency.ObserveFailure(Duration::zero(), std::chrono::seconds(1), now);
+      s.last_error = why;
+    });
+    log_->Warning("parent gave no answer that can be read", {{"parent", name}, {"error", why}});
+  }
 }
 
 void Parents::LogOpened(const Parent& parent, double average, const std::string& last) const {

@@ -67,6 +67,8 @@ class Parents {
   bool empty() const { return parents_.empty(); }
   // `done` runs once, by the deadline.
   void Ask(Question question, std::function<void(Reply)> done);
+  // What it said was no answer, though it came in time: that counts as a failure of it.
+  void NoAnswer(const std::string& name, const std::string& why);
   // Whether one that may see such inputs is up and not cut off.
   bool Live(topology::Tier highest) const;
   // The least time in which an answer from above has come lately, zero while unknown.

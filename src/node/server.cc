@@ -295,7 +295,8 @@ void Server::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only) 
   plan.cheapest_only = cheapest_only;
   plan.may_run_here = p->call->context.may_run_here;
   plan.unit = p->unit;
-  if (!parents_->empty() && (p->trace.sampled || !p->call->context.traceparent.empty()))
+  // A trace that somebody began goes on, sampled or not.
+  if (!parents_->empty() && (p->trace.sampled || p->asked_by != telemetry::SpanId{}))
     plan.traceparent = telemetry::FormatTraceparent(p->trace);
   plan.hop = p->hop;
   plan.audit = p->audit;
