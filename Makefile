@@ -64,7 +64,7 @@ asan:            ## every test under AddressSanitizer and UndefinedBehaviorSanit
 # ONNX Runtime is not instrumented: the atomics by which its threads agree are invisible, the malloc and memcpy that it
 # calls are not, which looks like races between its own lines. These calls are left out; a race in our code is reported
 # as ever, which the test race_bites watches.
-TSAN_OPTIONS ?= ignore_noninstrumented_modules=1
+TSAN_OPTIONS ?= ignore_noninstrumented_modules=1 suppressions=$(CURDIR)/tools/tsan.supp
 tsan:            ## every test under ThreadSanitizer
 	$(RUN) build
 	cmake --preset tsan -Wno-dev

@@ -52,8 +52,8 @@ TEST_F(Mailbox, CarriesRequestsAndAnswersOneAfterTheOther) {
 }
 
 TEST_F(Mailbox, WaitsForAnAnswerThatAnotherThreadGives) {
-  std::vector<std::thread> threads;
-  const auto server = Start([&threads](const HttpRequest& q, HttpReply reply) {
+  std::vector<std::thread> threads;  // the mailbox's own thread's, until the server has ended
+  auto server = Start([&threads](const HttpRequest& q, HttpReply reply) {
     threads.emplace_back([body = std::string(q.body), r = std::make_shared<HttpReply>(std::move(reply))] {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));  // longer than either end watches
       r->Send({201, body, "application/json", {}});
@@ -67,6 +67,7 @@ TEST_F(Mailbox, WaitsForAnAnswerThatAnotherThreadGives) {
     EXPECT_EQ(answer->status, 201);
     EXPECT_EQ(answer->body, std::to_string(i));
   }
+  server = nullptr;
   for (auto& t : threads) t.join();
 }
 

@@ -2,20 +2,19 @@
 //
 // Nodes tell what they do (an input arrived, a run starts, a parent is called); the invariants keep books of their own,
 // from which alone they judge. The first violation stops the run, with the seed, a sentence and the last notes.
-//   ends        every request ends exactly once, by its deadline; only a run that was under way where the request was
-//               may take it past. Only the death of the node that took it in may leave it unanswered.
-//   work        no run starts after the deadline of a row in it; no stage computes a row twice, on whatever node,
-//   except
-//               by a counted retry, hedge or repeated message; none waits to its end in a queue beside an idle worker
-//   privacy     no node above a decision's highest tier ever gets an input of it
-//   honesty     an answer is what its stage says of this row; below the threshold it is degraded; a degraded one says
-//   why retries     at most ratio * questions + burst breaker     a dead parent whose failures must have tripped the
-//   breaker is called at most once for each probe due:
-//               in any minute, probes * (a minute / open_for + 1); that is 3 with what node.yaml has by default. The
-//               same for a stage here whose runs fail or are slower than its breaker allows
-//   bounds      queues and requests inside stay within their limits; at rest nothing is left of anything
-//   recovery    when all faults are over and the breaker's time has passed, requests are decided by exactly the stage
-//               that the thresholds say: no parent is left out, no stage is thought too slow, nothing is refused
+//   ends       every request ends exactly once, by its deadline; only a run that was under way where the request was
+//              may take it past. Only the death of the node that took it in may leave it unanswered.
+//   work       no run starts after the deadline of a row in it; no stage computes a row twice, on whatever node, but
+//              for a counted retry, hedge or repeated message; none expires in a queue beside an idle worker
+//   privacy    no node above a decision's highest tier ever gets an input of it
+//   honesty    an answer is what its stage says of this row; below the threshold it is degraded, and then says why
+//   retries    at most ratio * questions + burst
+//   breaker    a dead parent whose failures must have tripped the breaker is called at most once for each probe due: in
+//              any minute, probes * (a minute / open_for + 1), which is 3 with what node.yaml has by default. The same
+//              for a stage here whose runs fail or are slower than its breaker allows
+//   bounds     queues and requests inside stay within their limits; at rest nothing is left of anything
+//   recovery   when all faults are over and the breakers' time has passed, requests are decided by exactly the stage
+//              that the thresholds say: no parent is left out, no stage is thought too slow, nothing is refused
 // Thread-compatible.
 #pragma once
 

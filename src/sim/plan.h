@@ -4,7 +4,7 @@
 //   load     clients ask at their rates, in bursts too, with deadlines of all sizes, while faults come and go
 //   settle   no more faults, little load, every request with its decision's own deadline; long enough for the slowest
 //            question still under way and the longest open breaker
-//   check    one request at a time; now everything has to be as if nothing had ever happened
+//   check    nothing is under way any more, and one request at a time comes: all has to be as if nothing had happened
 //   rest     no load; whatever was under way has ended
 // Values.
 #pragma once
