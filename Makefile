@@ -53,7 +53,7 @@ test-chaos: build ## demo-live again and again for CHAOS_ROUNDS rounds: kills un
 	for i in $$(seq $(or $(CHAOS_ROUNDS),5)); do $(BUILD)/ganglion demo --live || exit 1; done
 
 soak: build      ## ten million requests; memory must stay flat
-	$(BUILD)/bench_serve_life --only memory
+	$(BUILD)/bench_serve_life memory
 
 asan:            ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(RUN) build

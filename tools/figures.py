@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-ORDER = ["demo", "certify", "local", "train"]
+ORDER = ["demo", "certify", "local", "train", "serve", "serve-life"]
 INTRO = {
     "demo": "`make bench-demo`. The ladder's accuracy on the 10,000 test images, and the cascade (device, edge, region, global) against sending\n"
     "everything to the global tier. Round trips are drawn uniformly from the default topology; a ratio is the cloud's value over the cascade's.",
@@ -15,6 +15,10 @@ INTRO = {
     "C interface, alternating in one process. Overhead is the difference of the medians.",
     "train": "`make bench-train`. A training step (gradients and update) on one thread against PyTorch of Debian 12 with OpenBLAS, in turns of 100\n"
     "steps. A ratio is PyTorch's time over ours.",
+    "serve": "`make bench-serve`, first half. A node against echoes of equal bytes in the same build, two cores shared with the client; each\n"
+    "ratio is of medians of alternating runs. HTTP is loaded by wrk, shared memory and the mailbox by a blocking client on both sides.",
+    "serve-life": "`make bench-serve`, second half: real processes under load, overloaded, reloaded, with dead parents, killed and brought back.\n"
+    "\"processors that others used\" says how far the machine was not quiet.",
 }
 
 

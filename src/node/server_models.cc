@@ -1,5 +1,7 @@
 // What a node serves, and the small answers about it.
 #include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -156,8 +158,19 @@ Status Server::UnloadNow(const std::string& model) {
   return {};
 }
 
+namespace {
+// Loading may take its time; requests may not wait for it where cores are few. Of the loader's thread alone.
+void StepBack() {
+  thread_local bool done = false;
+  if (!std::exchange(done, true)) (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 15);
+}
+}  // namespace
+
 void Server::Load(const std::string& model, std::function<void(Status)> done) {
-  loader_->Post([this, model, done = std::move(done)] { done(LoadNow(model)); });
+  loader_->Post([this, model, done = std::move(done)] {
+    StepBack();
+    done(LoadNow(model));
+  });
 }
 void Server::Unload(const std::string& model, std::function<void(Status)> done) {
   loader_->Post([this, model, done = std::move(done)] { done(UnloadNow(model)); });
