@@ -380,11 +380,10 @@ int Main() {
     Status registered = (*plain)->RegisterSharedMemory({"bench", key, 0, 8192});
     GANGLION_CHECK(registered.ok());
     // The input lies in the region; the ten scores come back in the reply, as they do over binary REST.
-    const Body shared{
-        R"({"inputs":[{"name":"x","shape":[1,784],"datatype":"FP32",)"
-        R"("parameters":{"shared_memory_region":"bench","shared_memory_byte_size":3136}}],)"
-        R"("parameters":{"binary_data_output":true}})",
-        0};
+    const Body shared{R"({"inputs":[{"name":"x","shape":[1,784],"datatype":"FP32",)"
+                      R"("parameters":{"shared_memory_region":"bench","shared_memory_byte_size":3136}}],)"
+                      R"("parameters":{"binary_data_output":true}})",
+                      0};
     const Body binary = MakeBody(1, 784, true);
     const Body json = MakeBody(1, 784, false);
     Http a(port), b(port), c(port);

@@ -97,7 +97,8 @@ Outcome RunRequest(const World& w, const cascade::Policy& policy, const std::vec
     }
     const Judgement& j = w.judgements[stages[step.stage]][row];
     // Label -1: no rule holds, which is no answer.
-    step = j.label < 0 ? cascade.OnFailure(cascade::Reason::kFailed, now) : cascade.OnAnswer(j.label, j.confidence, now);
+    step =
+        j.label < 0 ? cascade.OnFailure(cascade::Reason::kFailed, now) : cascade.OnAnswer(j.label, j.confidence, now);
   }
   out.latency_ms = Milliseconds(now - start);
   if (step.kind == cascade::Step::Kind::kAnswer) {
