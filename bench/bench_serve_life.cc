@@ -139,7 +139,7 @@ int Run(int argc, char** argv) {
       return 2;
     }
   }
-  options.overload = std::chrono::seconds(FromEnvironment("GANGLION_LIFE_SECONDS", options.smoke ? 2 : 30));
+  options.overload = std::chrono::seconds(FromEnvironment("GANGLION_LIFE_SECONDS", options.smoke ? 1 : 30));
   options.reloads = static_cast<int>(FromEnvironment("GANGLION_LIFE_RELOADS", options.smoke ? 20 : 1000));
   options.requests = FromEnvironment("GANGLION_LIFE_REQUESTS", options.smoke ? 20'000 : 10'000'000);
   options.engine = runtime::Engine::Create().value();

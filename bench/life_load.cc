@@ -119,7 +119,8 @@ Status MeasureOverload(const LifeOptions& o, Report* report) {
     ASSIGN_OR_RETURN(const auto node, LiveNode::Start(scratch.dir(), "flooded",
                                                       "tier: device\nmodels: [./slow.onnx]\ncache: off\n"
                                                       "batching: {max_rows: 1}\nlimits: {threads: 2}\n"));
-    ASSIGN_OR_RETURN(const double alone, Capacity(node->http(), PointShots("slow", {1}, ""), 1, seconds(1)));
+    ASSIGN_OR_RETURN(const double alone,
+                     Capacity(node->http(), PointShots("slow", {1}, ""), 1, std::chrono::milliseconds(500)));
     const Duration run = FromMilliseconds(1000 / alone);
     report->Add({"overload, model: one run, alone", Milliseconds(run), "ms", std::nullopt, ""});
     ASSIGN_OR_RETURN(const auto f, Flood(o, node.get(), "slow", 1, 2 * run, false));
@@ -131,7 +132,8 @@ Status MeasureOverload(const LifeOptions& o, Report* report) {
   ASSIGN_OR_RETURN(const auto node, LiveNode::Start(scratch.dir(), "flooded",
                                                     "tier: device\ndecisions: [./two]\ncache: off\n"
                                                     "batching: {max_rows: 1}\nlimits: {threads: 2}\n"));
-  ASSIGN_OR_RETURN(const double alone, Capacity(node->http(), PointShots("two", {1}, ""), 1, seconds(1)));
+  ASSIGN_OR_RETURN(const double alone,
+                   Capacity(node->http(), PointShots("two", {1}, ""), 1, std::chrono::milliseconds(500)));
   const std::string what = "overload 2x, decision of a cheap and a dear stage";
   ASSIGN_OR_RETURN(const auto f, Flood(o, node.get(), "two", 1, FromMilliseconds(2000 / alone), true));
   Tell(what, f, report);
