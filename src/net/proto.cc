@@ -45,7 +45,9 @@ Status ReadParameters(const ParameterMap& map, wire::Parameters* rest, std::opti
   std::int64_t offset = 0;
   std::int64_t bytes = -1;
   const std::string* region = nullptr;
-  for (const auto& [name, parameter] : map) {
+  for (const auto& entry : map) {
+    const std::string& name = entry.first;
+    const auto& parameter = entry.second;
     ASSIGN_OR_RETURN(auto value, ValueOf(name, parameter));
     const auto count = [&name, &value](std::int64_t* into) -> Status {
       const auto* v = std::get_if<std::int64_t>(&value);

@@ -37,6 +37,7 @@ Tensor Numbers(const std::vector<RowAnswer>& rows, Get get) {
 template <typename Get>
 Tensor RowTexts(const std::vector<RowAnswer>& rows, Get get) {
   std::vector<std::string> texts;
+  texts.reserve(rows.size());
   for (const auto& r : rows) texts.push_back(get(r));
   return Texts(texts, {static_cast<std::int64_t>(rows.size())});
 }
@@ -52,6 +53,7 @@ Tensor DecisionOutput(const std::string& name, const DecisionConfig& config, con
   if (name == "ganglion.propensity") return Numbers<float>(rows, [](const auto&) { return 1.f; });
   if (name == "ganglion.degraded") {
     std::vector<std::byte> flags;
+    flags.reserve(rows.size());
     for (const auto& r : rows) flags.push_back(std::byte{r.degraded});
     return Tensor::FromBytes(DataType::kBool, {static_cast<std::int64_t>(rows.size())}, flags).value();
   }

@@ -336,12 +336,12 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
   const std::uint64_t token = BeginWait(false);
   plan_.parents->Ask(std::move(q), [self = shared_from_this(), token, open](Reply reply) {
     if (!self->Claim(token)) return;
-    self->TakeReply(open, std::move(reply));
+    self->TakeReply(open, reply);
     self->Advance();
   });
 }
 
-void Flow::TakeReply(const std::vector<std::size_t>& open, Reply reply) {
+void Flow::TakeReply(const std::vector<std::size_t>& open, const Reply& reply) {
   if (!reply.response.ok()) {
     result_.forbidden |= reply.forbidden;
     failure_ = reply.response.status();

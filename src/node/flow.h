@@ -101,7 +101,7 @@ class Flow : public std::enable_shared_from_this<Flow> {
   void ReportRun(std::size_t stage, bool ok);
   void Judge(std::size_t stage, const std::vector<std::size_t>& open,
              const Result<std::vector<tensor::Tensor>>& outputs);
-  void TakeReply(const std::vector<std::size_t>& open, Reply reply);
+  void TakeReply(const std::vector<std::size_t>& open, const Reply& reply);
   Status ReadReply(const std::vector<std::size_t>& open, const Reply& reply);
   void FailAll(const std::vector<std::size_t>& open, cascade::Reason reason);
   void Finish();

@@ -86,8 +86,8 @@ Result<std::unique_ptr<Parents>> Parents::Create(const NodeConfig& config, Execu
   p->hedge_ = config.balance.hedge;
   p->breaker_ = config.breaker;
   p->random_.With([seed](Random& r) { r = Random(seed); });
-  ASSIGN_OR_RETURN(auto budget, balance::RetryBudget::Create({.ratio = config.balance.retries}));
-  p->retries_ = std::make_unique<Guarded<balance::RetryBudget>>(std::move(budget));
+  ASSIGN_OR_RETURN(const auto budget, balance::RetryBudget::Create({.ratio = config.balance.retries}));
+  p->retries_ = std::make_unique<Guarded<balance::RetryBudget>>(budget);
   p->retried_ = &registry->AddCounter("ganglion_retries_total", "Questions to parents that were asked again");
   if (config.limits.uplink_bytes_per_s) {
     p->uplink_per_s_ = static_cast<double>(*config.limits.uplink_bytes_per_s);

@@ -106,6 +106,7 @@ bool ModelRunner::TryTogether() const {
   }
   const auto run = [&](const std::vector<Tensor>& tensors) {
     std::vector<tensor::View> views;
+    views.reserve(tensors.size());
     for (const auto& t : tensors) views.push_back(t.View());
     const TimePoint began = std::chrono::steady_clock::now();
     auto out = session_->Run(views);
@@ -151,7 +152,7 @@ std::size_t BatchQueue::depth() const {
   return state_.With([](const State& s) { return s.waiting.size(); });
 }
 
-bool BatchQueue::Enqueue(std::shared_ptr<Waiting> waiting, std::shared_ptr<const void> owner) {
+bool BatchQueue::Enqueue(std::shared_ptr<Waiting> waiting, const std::shared_ptr<const void>& owner) {
   const TimePoint now = std::chrono::steady_clock::now();
   waiting->enqueued = now;
   const std::int64_t rows = waiting->rows();

@@ -122,7 +122,7 @@ class BatchQueue {
 
   // False: the queue is full. `owner` is what holds this queue and its runner; whoever works for the queue holds it,
   // too, since the last request of a model that was reloaded may end, and let go of it, in the middle of that work.
-  bool Enqueue(std::shared_ptr<Waiting> waiting, std::shared_ptr<const void> owner);
+  bool Enqueue(std::shared_ptr<Waiting> waiting, const std::shared_ptr<const void>& owner);
   std::size_t depth() const;
 
  private:

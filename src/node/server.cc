@@ -77,18 +77,18 @@ void Server::Infer(std::unique_ptr<net::InferCall> call) {
   });
   p->call = std::move(call);
   p->begin = p->call->context.received;
-  if (p->call->context.may_run_here) return Run(std::move(p));
+  if (p->call->context.may_run_here) return Run(p);
   // From a thread that only parses. A worker if one is free; else the thread that keeps time: it queues, refuses or
   // answers from the cache, and runs nothing long.
   if (executor_->idle_workers() > 0) {
     p->call->context.may_run_here = true;
-    executor_->Post([this, p]() mutable { Run(std::move(p)); });
+    executor_->Post([this, p] { Run(p); });
   } else {
-    executor_->Soon([this, p]() mutable { Run(std::move(p)); });
+    executor_->Soon([this, p] { Run(p); });
   }
 }
 
-void Server::Run(std::shared_ptr<Pending> p) {
+void Server::Run(const std::shared_ptr<Pending>& p) {
   const wire::InferRequest& request = p->call->request;
   if (Status s = Allow(p->call->context, net::Role::kInfer); !s.ok()) return Answer(p, std::move(s));
   auto found = Find(request.model, request.version);

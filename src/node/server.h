@@ -105,7 +105,7 @@ class Server final : public net::Service {
   explicit Server(NodeConfig config);
 
   // The path of a request.
-  void Run(std::shared_ptr<Pending> p);
+  void Run(const std::shared_ptr<Pending>& p);
   Status ReadParameters(Pending* p) const;
   Status ReadInputs(Pending* p) const;
   bool AskCache(const std::shared_ptr<Pending>& p);
