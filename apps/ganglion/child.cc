@@ -36,6 +36,7 @@ int Bind(int port) {
 
 Result<Child> Child::Start(const std::vector<std::string>& command, const std::filesystem::path& output) {
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const auto& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   const int out = ::open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);

@@ -38,7 +38,7 @@ Status Train(Context& context, const Options& o) {
   if (!training::LadderIsTrained(dir, o.seed, o.effort)) {
     fmt::print("training the ladder on 50,000 images, once (about a minute on two cores); Ctrl-C keeps what is done\n");
     std::fflush(stdout);
-    const Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet});
+    Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet});
     if (s.code() == Code::kCancelled) return Cancelled(s.message() + "; the next run goes on there");
     return s;
   }

@@ -351,32 +351,27 @@ GrpcClient::Sent GrpcClient::Infer(const wire::InferRequest& request, TimePoint 
   ToProto(request, message.get());
   std::shared_ptr<Impl::Stream> stream;
   bool fresh = false;
-  bool full = false;
-  bool streams = false;
-  {
-    std::lock_guard lock(c.mutex);
-    full = c.under_way.size() >= c.options.max_under_way;
-    if (!full) {
-      sent.id = c.next_id++;
-      message->set_id(std::to_string(sent.id));
-      sent.bytes = message->ByteSizeLong();
-      c.under_way[sent.id] = {std::move(done), message, deadline, traceparent, nullptr};
-      streams =
-          c.options.stream == StreamMode::kAlways || (c.options.stream == StreamMode::kAuto && !c.stream_unimplemented);
-      if (streams) {
-        if (c.stream == nullptr) {
-          c.stream = std::make_shared<Impl::Stream>(impl_.get());
-          ++c.live_reactors;
-          fresh = true;
-        }
-        stream = c.stream;
-      }
-    }
-  }
-  if (full) {
+  std::unique_lock lock(c.mutex);
+  if (c.under_way.size() >= c.options.max_under_way) {
+    lock.unlock();
     done(ResourceExhausted(std::to_string(c.options.max_under_way) + " requests under way to " + c.options.target));
     return sent;
   }
+  sent.id = c.next_id++;
+  message->set_id(std::to_string(sent.id));
+  sent.bytes = message->ByteSizeLong();
+  c.under_way[sent.id] = {std::move(done), message, deadline, traceparent, nullptr};
+  const bool streams =
+      c.options.stream == StreamMode::kAlways || (c.options.stream == StreamMode::kAuto && !c.stream_unimplemented);
+  if (streams) {
+    if (c.stream == nullptr) {
+      c.stream = std::make_shared<Impl::Stream>(impl_.get());
+      ++c.live_reactors;
+      fresh = true;
+    }
+    stream = c.stream;
+  }
+  lock.unlock();
   if (!streams) {
     c.SendUnary(sent.id);
     return sent;

@@ -229,8 +229,8 @@ class HttpConnection : public HttpAnswerer, public std::enable_shared_from_this<
 
   // Any thread.
   void Send(HttpResponse response) override {
-    if (running_loop == &loop_) return Reply(std::move(response));
-    asio::post(loop_.io, [self = shared_from_this(), r = std::move(response)]() mutable { self->Reply(std::move(r)); });
+    if (running_loop == &loop_) return Reply(response);
+    asio::post(loop_.io, [self = shared_from_this(), r = std::move(response)] { self->Reply(r); });
   }
 
   void RefuseSlowSender() {
@@ -333,7 +333,7 @@ class HttpConnection : public HttpAnswerer, public std::enable_shared_from_this<
     return expect == "100-continue";
   }
 
-  void Reply(HttpResponse response) {
+  void Reply(const HttpResponse& response) {
     if (closed_) return;
     const bool close = close_after_ || !keep_alive_ || server_.draining.load(std::memory_order_relaxed);
     close_after_ = close;
@@ -500,12 +500,11 @@ void Loop::Run() {
   constexpr Duration kWatch = std::chrono::microseconds(30);
   TimePoint last = std::chrono::steady_clock::now();
   while (!io.stopped()) {
-    if (io.poll() > 0) {
+    const bool watching = std::chrono::steady_clock::now() - last < kWatch;
+    if (io.poll() > 0 || (!watching && io.run_one() > 0)) {
       last = std::chrono::steady_clock::now();
-    } else if (std::chrono::steady_clock::now() - last < kWatch) {
+    } else {
       std::this_thread::yield();
-    } else if (io.run_one() > 0) {
-      last = std::chrono::steady_clock::now();
     }
   }
 }

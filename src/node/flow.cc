@@ -334,7 +334,7 @@ void Flow::AskAbove(const std::vector<std::size_t>& open) {
   q.audit = plan_.audit;
   result_.asked_above += open.size();
   const std::uint64_t token = BeginWait(false);
-  plan_.parents->Ask(std::move(q), [self = shared_from_this(), token, open](Reply reply) {
+  plan_.parents->Ask(std::move(q), [self = shared_from_this(), token, open](const Reply& reply) {
     if (!self->Claim(token)) return;
     self->TakeReply(open, reply);
     self->Advance();

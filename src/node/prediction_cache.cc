@@ -280,7 +280,7 @@ double PredictionCache::CostSince(TimePoint began) const {
   return std::chrono::duration<double>(std::min(clock_.Now() - began, kLongestCost)).count();
 }
 
-void PredictionCache::Complete(Ticket ticket, Value value, std::size_t bytes, bool cacheable, TimePoint now) {
+void PredictionCache::Complete(Ticket ticket, const Value& value, std::size_t bytes, bool cacheable, TimePoint now) {
   GANGLION_CHECK(ticket.cache_ == this && value != nullptr);
   ticket.cache_ = nullptr;
   Finish(ticket.flight_, value, bytes, cacheable, now);

@@ -125,7 +125,7 @@ class PredictionCache {
   Lookup Find(std::string_view key, TimePoint now, Waiter waiter, bool asked = false);
   // Hands `value` to all who wait, and keeps it where it is cacheable. `bytes` is what the value keeps alive.
   // REQUIRES: a valid ticket; value is not null.
-  void Complete(Ticket ticket, Value value, std::size_t bytes, bool cacheable, TimePoint now);
+  void Complete(Ticket ticket, const Value& value, std::size_t bytes, bool cacheable, TimePoint now);
   void Abandon(Ticket ticket);
   // True: the waiter will not be called. False: it was, or is being called right now.
   bool CancelWait(const Wait& wait);

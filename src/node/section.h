@@ -25,7 +25,7 @@ bool Given(const YAML::Node& map, const std::string& key);
 class Section {
  public:
   // `where` stands before every key in messages: "breaker.".
-  Section(YamlReader* y, YAML::Node map, std::string where) : y_(y), map_(std::move(map)), where_(std::move(where)) {}
+  Section(YamlReader* y, const YAML::Node& map, std::string where) : y_(y), map_(map), where_(std::move(where)) {}
   // The mapping under `key` of `parent`, its keys checked against `known` (unless `any` is allowed). Nothing when it is
   // absent, or when it is no mapping: a mistake that shows `example`.
   static std::optional<Section> Open(YamlReader* y, const YAML::Node& parent, const std::string& where,

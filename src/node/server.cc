@@ -313,7 +313,7 @@ void Server::RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only) 
 
 void Server::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result) {
   if (std::exchange(p->above, false)) above_under_way_.fetch_sub(1);
-  Release(p.get(), admission::Judge(Now() - p->admitted_at, result.queued, p->deadline - p->admitted_at));
+  Release(p.get(), admission::Judge(Now() - p->admitted_at, result.queued, TimeHere(p->deadline - p->admitted_at)));
   if (result.forbidden)
     registry_
         ->AddCounter("ganglion_forbidden_escalations_total", "Requests with rows that privacy kept from going up",

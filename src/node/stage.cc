@@ -291,6 +291,7 @@ Status Stage::LoadRemote(const DecisionConfig& config, const RemoteConnect& conn
     ASSIGN_OR_RETURN(auto t, Tensor::Zeros(spec.type, shape));
     zeros.push_back(std::move(t));
   }
+  views.reserve(zeros.size());
   for (const auto& t : zeros) views.push_back(t.View());
   ASSIGN_OR_RETURN(const auto z, remote_->Score(views));
   classes_ = z.size();
@@ -352,6 +353,7 @@ bool Stage::TryRowsTogether(const DecisionConfig& config) const {
     }
     tensors.push_back(std::move(*t));
   }
+  views.reserve(tensors.size());
   for (const auto& t : tensors) views.push_back(t.View());
   std::vector<float> together(kRows * classes_);
   std::vector<float> alone(classes_);

@@ -87,6 +87,7 @@ std::vector<std::size_t> Flow::Open() const {
 
 std::vector<int> Flow::Numbers(const std::vector<std::size_t>& open) const {
   std::vector<int> numbers;
+  numbers.reserve(open.size());
   for (const std::size_t r : open) numbers.push_back(plan_.question.rows[r]);
   return numbers;
 }

@@ -182,7 +182,8 @@ void Node::Audit(const Pending& p, const std::vector<RowAnswer>& rows) {
     q.highest = node::HighestTier(d.privacy);
     q.audit = true;
     world().Note(What::kAudit, id_, q.question.request, r.row);
-    parents_.Ask(std::move(q), [this, request = q.question.request](const ParentsReply& reply) {
+    const auto request = q.question.request;
+    parents_.Ask(std::move(q), [this, request](const ParentsReply& reply) {
       network().End(id_, request, {0, reply.code, reply.rows});
     });
   }

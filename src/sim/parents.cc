@@ -69,7 +69,7 @@ void Parents::Ask(ParentsQuestion question, std::function<void(const ParentsRepl
       ParentsReply reply;
       reply.timed_out = true;
       reply.code = Code::kDeadlineExceeded;
-      Finish(asking, std::move(reply));
+      Finish(asking, reply);
     });
   }
   if (hedge_ && !asking->question.audit) {
@@ -119,7 +119,7 @@ void Parents::Try(const std::shared_ptr<Asking>& asking) {
     reply.forbidden = !allowed && !parents_.empty();
     reply.code = reply.forbidden ? Code::kFailedPrecondition : Code::kUnavailable;
     if (reply.forbidden) node_->world().Note(What::kForbidden, node_->id(), q.question.request);
-    return Finish(asking, std::move(reply));
+    return Finish(asking, reply);
   }
   Asking::Attempt& a = asking->attempts[attempt];
   const NodeId to = parents_[a.parent].node;
@@ -180,10 +180,10 @@ void Parents::Answered(const std::shared_ptr<Asking>& asking, std::size_t attemp
   ParentsReply end;
   end.code = reply.code;
   end.rows = reply.rows;
-  Finish(asking, std::move(end));
+  Finish(asking, end);
 }
 
-void Parents::Finish(const std::shared_ptr<Asking>& asking, ParentsReply reply) {
+void Parents::Finish(const std::shared_ptr<Asking>& asking, const ParentsReply& reply) {
   const TimePoint now = node_->now();
   if (asking->over) return;
   asking->over = true;

@@ -79,7 +79,7 @@ class Parents {
 
   void Try(const std::shared_ptr<Asking>& asking);
   void Answered(const std::shared_ptr<Asking>& asking, std::size_t attempt, const Reply& reply);
-  void Finish(const std::shared_ptr<Asking>& asking, ParentsReply reply);
+  void Finish(const std::shared_ptr<Asking>& asking, const ParentsReply& reply);
   bool TakeRetry();
 
   Node* node_;

@@ -53,14 +53,14 @@ void Queue::RunSome(const Then& then) {
     take(late, node_->has(Mutation::kRunExpired) ? batch.get() : &expired);
   }
   for (const auto& w : expired) w->Expire();
-  RunBatch(std::move(batch), 0, [this, then] {
+  RunBatch(batch, 0, [this, then] {
     --workers_;
     Pump();
     then();
   });
 }
 
-void Queue::RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then& then) {
+void Queue::RunBatch(const std::shared_ptr<Batch>& batch, std::size_t first, const Then& then) {
   auto members = std::make_shared<Batch>();
   std::int64_t rows = 0;
   while (first < batch->size() && (members->empty() || times_->together())) {
@@ -79,7 +79,8 @@ void Queue::RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then
   });
 }
 
-void Queue::DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, Duration took, const Then& then) {
+void Queue::DeliverFrom(const std::shared_ptr<Batch>& members, std::size_t at, bool ok, Duration took,
+                        const Then& then) {
   if (at == members->size()) return then();
   const auto& w = (*members)[at];
   w->Deliver(ok, took, [this, members, at, ok, took, then] { DeliverFrom(members, at + 1, ok, took, then); });

@@ -60,8 +60,8 @@ class Queue {
   void Pump();
   void RunSome(const Then& then);
   // Computes what is left of the batch, from `first` on, in as many runs as it takes.
-  void RunBatch(std::shared_ptr<Batch> batch, std::size_t first, const Then& then);
-  void DeliverFrom(std::shared_ptr<Batch> members, std::size_t at, bool ok, Duration took, const Then& then);
+  void RunBatch(const std::shared_ptr<Batch>& batch, std::size_t first, const Then& then);
+  void DeliverFrom(const std::shared_ptr<Batch>& members, std::size_t at, bool ok, Duration took, const Then& then);
 
   Node* node_;
   std::size_t decision_;
