@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -142,9 +143,14 @@ class Wrk {
 // ---- a blocking HTTP client
 // --------------------------------------------------------------------------------------------
 
+// How a client waits for its answer. One that sleeps has its core halted; on a virtual machine waking it takes some 20
+// microseconds, more than an answer, on both sides of a ratio and on neither in the same way: just before a host stops
+// to poll for a halted guest or just after. One that watches its socket sees what the server takes.
+enum class Waits { kAsleep, kWatching };
+
 class Http {
  public:
-  explicit Http(int port) {
+  explicit Http(int port, Waits waits = Waits::kAsleep) : flags_(waits == Waits::kWatching ? MSG_DONTWAIT : 0) {
     fd_ = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in a{};
     a.sin_family = AF_INET;
@@ -167,7 +173,8 @@ class Http {
     std::size_t want = std::string::npos;
     char block[65536];
     while (buffer_.size() < want) {
-      const ssize_t n = ::recv(fd_, block, sizeof block, 0);
+      const ssize_t n = ::recv(fd_, block, sizeof block, flags_);
+      if (n < 0 && errno == EAGAIN) continue;
       GANGLION_CHECK(n > 0);
       buffer_.append(block, static_cast<std::size_t>(n));
       if (want != std::string::npos) continue;
@@ -180,6 +187,7 @@ class Http {
   }
 
  private:
+  const int flags_;
   int fd_ = -1;
   std::string buffer_;
 };
@@ -316,6 +324,19 @@ int Main() {
     fmt::print(stderr, "bench_serve: wrk is not installed (tools/setup.sh bench); its rows are left out\n");
 
   // REST against an echo of equal bytes.
+  for (const auto& [model, width] : {std::pair("four", 4), std::pair("image", 784)}) {
+    for (const bool binary : {false, true}) {
+      const Body body = MakeBody(1, width, binary);
+      Http a(port, Waits::kWatching), b(echo_port, Waits::kWatching);
+      const auto infer_request = Http::Request(fmt::format("/v2/models/{}/infer", model), body);
+      const auto echo_request = Http::Request("/", body);
+      const auto [infer, base] = Paired(
+          7, .7, [&] { a.Ask(infer_request); }, [&] { b.Ask(echo_request); });
+      figures.Add({fmt::format("REST p50 against an HTTP echo, {} floats, {}, watching client", width,
+                               binary ? "binary" : "JSON"),
+                   infer, "us", base, "<= 1.5x"});
+    }
+  }
   if (wrk.there()) {
     for (const auto& [model, width] : {std::pair("four", 4), std::pair("image", 784)}) {
       for (const bool binary : {false, true}) {
@@ -325,7 +346,8 @@ int Main() {
           base.push_back(wrk.Run(echo_port, "/", body, 1, 1).p50_us);
           infer.push_back(wrk.Run(port, fmt::format("/v2/models/{}/infer", model), body, 1, 1).p50_us);
         }
-        figures.Add({fmt::format("REST p50 against an HTTP echo, {} floats, {}", width, binary ? "binary" : "JSON"),
+        figures.Add({fmt::format("REST p50 against an HTTP echo, {} floats, {}, sleeping client", width,
+                                 binary ? "binary" : "JSON"),
                      Median(infer), "us", Median(base), "<= 1.5x"});
       }
     }
@@ -386,18 +408,24 @@ int Main() {
                       0};
     const Body binary = MakeBody(1, 784, true);
     const Body json = MakeBody(1, 784, false);
-    Http a(port), b(port), c(port);
     const std::string path = "/v2/models/image/infer";
     const auto shared_request = Http::Request(path, shared);
     const auto binary_request = Http::Request(path, binary);
     const auto json_request = Http::Request(path, json);
-    GANGLION_CHECK(a.Ask(shared_request) == 200 && b.Ask(binary_request) == 200 && c.Ask(json_request) == 200);
-    const auto [shm, over_binary] = Paired(
-        9, .7, [&] { a.Ask(shared_request); }, [&] { b.Ask(binary_request); });
-    figures.Add({"system shared memory against binary REST, p50, 784 floats", shm, "us", over_binary, "<= 0.95x"});
-    const auto [shm2, over_json] = Paired(
-        9, .7, [&] { a.Ask(shared_request); }, [&] { c.Ask(json_request); });
-    figures.Add({"system shared memory against JSON REST, p50, 784 floats", shm2, "us", over_json, "<= 0.6x"});
+    for (const Waits waits : {Waits::kWatching, Waits::kAsleep}) {
+      const char* client = waits == Waits::kWatching ? "watching client" : "sleeping client";
+      Http a(port, waits), b(port, waits), c(port, waits);
+      GANGLION_CHECK(a.Ask(shared_request) == 200 && b.Ask(binary_request) == 200 && c.Ask(json_request) == 200);
+      const auto [shm, over_binary] = Paired(
+          9, .7, [&] { a.Ask(shared_request); }, [&] { b.Ask(binary_request); });
+      figures.Add({fmt::format("system shared memory against binary REST, p50, 784 floats, {}", client), shm, "us",
+                   over_binary, "<= 0.95x"});
+      const auto [shm2, over_json] = Paired(
+          9, .7, [&] { a.Ask(shared_request); }, [&] { c.Ask(json_request); });
+      figures.Add({fmt::format("system shared memory against JSON REST, p50, 784 floats, {}", client), shm2, "us",
+                   over_json, "<= 0.6x"});
+    }
+    Http b(port);
     auto mailbox = net::MailboxClient::Connect((dir / "plain.mailbox").string());
     if (mailbox.ok()) {
       const auto ask = [&] {

@@ -198,6 +198,10 @@ class Stream final : public grpc::ServerBidiReactor<inference::ModelInferRequest
         ToProto(*response, reply.mutable_infer_response());
       } else {
         reply.set_error_message(std::string(CodeName(response.status().code())) + ": " + response.status().message());
+        // A stream has one trailer, at its end: when to come back is said in the reply.
+        if (retry_after)
+          (*reply.mutable_infer_response()->mutable_parameters())["retry_after_ms"].set_int64_param(
+              std::chrono::duration_cast<std::chrono::milliseconds>(*retry_after).count());
       }
       reply.mutable_infer_response()->set_id(message_->id());
       std::exchange(stream_, nullptr)->Reply(std::move(reply));

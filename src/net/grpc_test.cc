@@ -231,6 +231,13 @@ TEST_F(Grpc, TellsRefusalsWithTheirCodeAndWhenToComeBack) {
   const auto hint = trailer.find("grpc-retry-pushback-ms");
   ASSERT_NE(hint, trailer.end());
   EXPECT_EQ(std::string(hint->second.data(), hint->second.size()), "40");
+  grpc::ClientContext of_stream;
+  auto stream = stub_->ModelStreamInfer(&of_stream);
+  inference::ModelStreamInferResponse reply;
+  ASSERT_TRUE(stream->Write(Message("1", 1)) && stream->Read(&reply));
+  EXPECT_EQ(reply.infer_response().parameters().at("retry_after_ms").int64_param(), 40);
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
   service_.SetMode(Mode::kDrop);
   grpc::ClientContext dropped;
   EXPECT_EQ(stub_->ModelInfer(&dropped, Message("1", 1), &r).error_code(), grpc::StatusCode::INTERNAL);

@@ -296,8 +296,13 @@ class HttpConnection : public HttpAnswerer, public std::enable_shared_from_this<
         Dispatch();
         continue;
       }
-      if (parser_->is_header_done() && !continued_ && ExpectsContinue()) {
+      if (const auto expects = Expects(); !continued_ && !expects.empty()) {
         continued_ = true;
+        if (!beast::iequals({expects.data(), expects.size()}, "100-continue")) {
+          close_after_ = true;
+          Reply({417, R"({"error":"the only expectation known here is 100-continue"})", "application/json", {}});
+          break;
+        }
         out_ = "HTTP/1.1 100 Continue\r\n\r\n";
         written_ = 0;
         interim_ = true;
@@ -328,9 +333,11 @@ class HttpConnection : public HttpAnswerer, public std::enable_shared_from_this<
     server_.handler(request, HttpReply(shared_from_this()));
   }
 
-  bool ExpectsContinue() const {
-    const auto expect = FindHeader(static_cast<const http::fields*>(&parser_->get()), "Expect");
-    return expect == "100-continue";
+  // What a client waits for before it sends its body, empty for nothing; HTTP/1.0 knows no such wait (RFC
+  // 9110, 10.1.1).
+  std::string_view Expects() const {
+    if (!parser_->is_header_done() || parser_->get().version() < 11) return {};
+    return FindHeader(static_cast<const http::fields*>(&parser_->get()), "Expect");
   }
 
   void Reply(const HttpResponse& response) {

@@ -219,6 +219,26 @@ TEST(HttpServer, TellsAClientThatWaitsToContinue) {
   }
 }
 
+TEST(HttpServer, KnowsExpectationsInAnyCaseAndRefusesOthers) {
+  const auto server = MustStart(Loopback(), Tell);
+  RawClient c = RawClient::Tcp(server->port());
+  ASSERT_TRUE(c.Send("POST /e HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n"));
+  auto answer = c.Read();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->status, 100);
+  ASSERT_TRUE(c.Send("bodyPOST /e HTTP/1.1\r\nExpect: miracles\r\nContent-Length: 4\r\n\r\n"));
+  EXPECT_EQ(c.Read()->status, 200);
+  answer = c.Read();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->status, 417);
+  // HTTP/1.0 clients do not wait, whatever they say.
+  RawClient old = RawClient::Tcp(server->port());
+  ASSERT_TRUE(old.Send("POST /e HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody"));
+  answer = old.Read();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->status, 200);
+}
+
 TEST(HttpServer, DoesNotTellAClientToContinueThatWillBeRefused) {
   HttpServerOptions options = Loopback();
   options.max_body_bytes = 3;

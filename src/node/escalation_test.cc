@@ -372,6 +372,21 @@ TEST_F(Escalation, AnswersThatDoNotFitAreFailures) {
   }
 }
 
+TEST_F(Escalation, ARowThatTheParentCouldNotDecideDoesNotTakeTheOthersWithIt) {
+  FakeParent parent(kTellsGlobal);
+  parent.OnInfer([](std::unique_ptr<net::InferCall> call) {
+    auto answer = FakeParent::NodeAnswer(*call, 3);
+    for (auto& o : answer.outputs) {
+      if (o.name == "label") o.tensor = Tensor::From<std::int64_t>({2}, std::vector<std::int64_t>{-1, 3}).value();
+    }
+    call->Finish(std::move(answer));
+  });
+  const auto device = StartDevice("{url: " + parent.Url() + "}", "cache: off\n");
+  const auto r = Client(*device).Rest(Ask({kHard, kHard})).value();
+  EXPECT_EQ(Labels(r)[0], 1);  // the device's own, degraded
+  EXPECT_EQ(Labels(r)[1], 3);
+}
+
 TEST_F(Escalation, ScoresThatDoNotFitAreFailures) {
   std::vector<std::pair<std::string, Tensor>> outputs;
   outputs.emplace_back("three classes", Tensor::From<float>({1, 3}, std::vector<float>{1, 2, 3}).value());

@@ -373,16 +373,22 @@ Status Flow::ReadReply(const std::vector<std::size_t>& open, const Reply& reply)
     const std::size_t width = scores->As<float>().size() / n;
     if (width == 0 || (classes != 0 && width != classes))
       return DataLoss(fmt::format("output has {} scores a row, want {}", width, classes));
+    std::vector<std::size_t> unusable;
     for (std::size_t i = 0; i < n; ++i) {
       const auto z = scores->As<float>().subspan(i * width, width);
       const bool probabilities = std::all_of(z.begin(), z.end(), [](float v) { return v >= 0 && v <= 1; });
       auto judgement = calibration::Judge(z, 1, calibration::Measure::kMaxProbability);
-      if (judgement.label < 0 || judgement.confidence < 0) return DataLoss("scores are not numbers");
+      if (judgement.label < 0 || judgement.confidence < 0) {
+        unusable.push_back(open[i]);
+        continue;
+      }
       if (probabilities) judgement.confidence = z[static_cast<std::size_t>(judgement.label)];
       Row& row = rows_[open[i]];
       row.best = {judgement.label, judgement.confidence, reply.tier, reply.parent, false, true, "", "", 0};
       row.step = row.cascade.OnAnswer(judgement.label, judgement.confidence, now);
     }
+    if (unusable.size() == n) return DataLoss("scores are not numbers");
+    FailAll(unusable, Reason::kFailed);
     return {};
   }
   if (!response.version.empty() && response.version != plan_.served->version) {
@@ -404,15 +410,25 @@ Status Flow::ReadReply(const std::vector<std::size_t>& open, const Reply& reply)
   const auto tiers = Texts(*tier);
   const auto stages = Texts(*stage);
   const auto ids = Texts(*id);
+  // A row that the parent could not decide is that row's failure; one that makes no sense is the whole answer's.
+  std::vector<std::size_t> undecided;
   for (std::size_t i = 0; i < n; ++i) {
     const auto t = topology::TierFromName(tiers[i]);
     const std::int64_t l = label->As<std::int64_t>()[i];
+    if (l == -1) {
+      undecided.push_back(open[i]);
+      continue;
+    }
     if (!t || l < 0 || (decision.classes() != 0 && static_cast<std::size_t>(l) >= decision.classes()))
       return DataLoss(fmt::format("the answer names class {} and tier \"{}\"", l, tiers[i]));
     if (const float c = confidence->As<float>()[i]; !(c >= 0 && c <= 1))
       return DataLoss(fmt::format("the answer has confidence {}", c));
   }
+  if (undecided.size() == n) return DataLoss("the answer decides no row");
+  if (!undecided.empty()) failure_ = Unavailable("parent " + reply.parent + " could not decide every row");
+  FailAll(undecided, Reason::kFailed);
   for (std::size_t i = 0; i < n; ++i) {
+    if (label->As<std::int64_t>()[i] == -1) continue;
     Row& row = rows_[open[i]];
     row.best = {static_cast<int>(label->As<std::int64_t>()[i]),
                 confidence->As<float>()[i],
