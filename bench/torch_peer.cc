@@ -86,10 +86,11 @@ std::optional<PairedTimes> TakeTurns(const std::function<bool()>& step, TorchPee
       if (!step()) return std::nullopt;
       t = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     }
-    const auto peer = torch != nullptr ? torch->Milliseconds(request) : std::nullopt;
+    std::optional<double> peer;
+    if (torch != nullptr) peer = torch->Milliseconds(request);
     if (turn == 0) continue;  // warm-up
     ours.push_back(Median(times));
-    if (peer) theirs.push_back(*peer);
+    if (peer.has_value()) theirs.push_back(peer.value());
   }
   PairedTimes result{Median(ours), std::nullopt};
   if (theirs.size() == ours.size()) result.theirs = Median(theirs);
