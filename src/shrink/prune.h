@@ -1,0 +1,59 @@
+// Magnitude pruning of single weights: the smallest are set to zero and kept there while the others train on.
+//
+// Intuition: small weights change little. Removed a few at a time, with training in between, most of a large net's
+// weights can go before its accuracy does. What it is good for: a file with zeros compresses (half of the weights zero:
+// about half of the bytes with any compressor), and zeros are cheap to send. What it is not: the model computes as many
+// products as before, its file is as large as before, and no kernel of the runtime skips a zero. To be smaller and
+// faster, remove whole channels (channels.h).
+//
+// Definition. Over the weights of Conv, Gemm and MatMul (not biases), the `sparsity` share of smallest |w| is masked:
+// of all of them together (global) or of each layer. Ties go to the earlier index, so the count is exact. Ranges: 0 <=
+// sparsity < 1. Errors: a layer that would lose all of its weights, by name; weights that are not finite. Pure. Source:
+// S. Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015; M. Zhu and S. Gupta, "To
+// prune, or not to prune", 2017, equation 1 (GradualSparsity).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "gradient/gradient.h"
+
+namespace onnx {
+class ModelProto;
+}
+
+namespace ganglion::shrink {
+
+struct Mask {
+  std::string parameter;
+  std::vector<std::uint8_t> keep;  // one a weight, in the parameter's order
+};
+
+enum class Scope { kGlobal, kPerLayer };
+
+Result<std::vector<Mask>> MagnitudeMasks(const onnx::ModelProto& model, double sparsity, Scope scope);
+// The masked weights become 0. Refuses masks of other sizes than the parameters.
+Status ApplyMasks(const std::vector<Mask>& masks, onnx::ModelProto* model);
+// The share of weights that `masks` remove.
+double Sparsity(const std::vector<Mask>& masks);
+
+// How sparse to be at `step` of `steps` on the way to `final`: fast at first, then slower, 1 - (1 - step / steps)^3.
+double GradualSparsity(std::int64_t step, std::int64_t steps, double final);
+
+// Masks over the flat vector of parameters that a trainer moves: call it after each step. A value.
+class MaskProjection {
+ public:
+  // Refuses masks of parameters that `segments` do not have, or of other sizes.
+  static Result<MaskProjection> Create(const std::vector<Mask>& masks, const std::vector<gradient::Segment>& segments);
+  // REQUIRES: the size that the segments add up to.
+  void Apply(std::span<float> parameters) const;
+
+ private:
+  std::vector<std::size_t> zeros_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace ganglion::shrink

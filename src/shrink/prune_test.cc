@@ -1,0 +1,79 @@
+#include "shrink/prune.h"
+
+#include <gtest/gtest.h>
+
+#include "shrink/models_test.h"
+
+namespace ganglion::shrink {
+namespace {
+
+std::size_t Zeros(const Mask& m) { return static_cast<std::size_t>(std::count(m.keep.begin(), m.keep.end(), 0)); }
+
+TEST(Prune, RemovesTheSmallestWeightsAndNoOthers) {
+  const auto model = Perceptron(1, {20, 10, 5});
+  const auto masks = MagnitudeMasks(model, .3, Scope::kGlobal).value();
+  ASSERT_EQ(masks.size(), 2u);
+  EXPECT_EQ(Zeros(masks[0]) + Zeros(masks[1]), 75u);  // of 250
+  float largest_gone = 0;
+  float smallest_kept = INFINITY;
+  for (const Mask& m : masks) {
+    const auto w = graph::ToTensor(Parameter(model, m.parameter)).value();
+    for (std::size_t i = 0; i < m.keep.size(); ++i) {
+      const float size = std::fabs(w.As<float>()[i]);
+      (m.keep[i] != 0 ? smallest_kept : largest_gone) =
+          m.keep[i] != 0 ? std::min(smallest_kept, size) : std::max(largest_gone, size);
+    }
+  }
+  EXPECT_LE(largest_gone, smallest_kept);
+  EXPECT_NEAR(Sparsity(masks), .3, 1e-9);
+}
+
+TEST(Prune, PerLayerTakesTheSameShareOfEach) {
+  const auto masks = MagnitudeMasks(Perceptron(1, {20, 10, 5}), .5, Scope::kPerLayer).value();
+  EXPECT_EQ(Zeros(masks[0]), 100u);
+  EXPECT_EQ(Zeros(masks[1]), 25u);
+}
+
+TEST(Prune, ProjectionKeepsMaskedWeightsAtZeroThroughTraining) {
+  auto model = Perceptron(1, {4, 3, 2});
+  const auto masks = MagnitudeMasks(model, .5, Scope::kPerLayer).value();
+  const std::vector<gradient::Segment> segments{
+      {"f0.w", {4, 3}, 0, 12}, {"f0.b", {3}, 12, 3}, {"f1.w", {3, 2}, 15, 6}, {"f1.b", {2}, 21, 2}};
+  const auto projection = MaskProjection::Create(masks, segments).value();
+  std::vector<float> parameters(23, 1);
+  projection.Apply(parameters);
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(parameters[i], masks[0].keep[i]);
+  for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(parameters[15 + i], masks[1].keep[i]);
+  EXPECT_EQ(parameters[12], 1);
+  ASSERT_TRUE(ApplyMasks(masks, &model).ok());
+  const auto w = graph::ToTensor(Parameter(model, "f0.w")).value();
+  for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(w.As<float>()[i] == 0, masks[0].keep[i] == 0);
+}
+
+TEST(Prune, RefusesToEmptyALayerAndMasksThatDoNotFit) {
+  auto model = Perceptron(1, {20, 10, 5});
+  for (auto& t : *model.mutable_graph()->mutable_initializer()) {
+    if (t.name() != "f1.w") continue;
+    auto v = graph::ToTensor(t).value();
+    for (float& x : v.As<float>()) x *= 1e-6f;
+    t.Clear();
+    graph::FromTensor("f1.w", v.View(), &t);
+  }
+  const auto s = MagnitudeMasks(model, .5, Scope::kGlobal).status();
+  EXPECT_NE(s.message().find("(Gemm) would lose all of its weights"), std::string::npos) << s.message();
+  EXPECT_FALSE(MagnitudeMasks(model, 1, Scope::kGlobal).ok());
+  EXPECT_FALSE(MagnitudeMasks(model, -.1, Scope::kGlobal).ok());
+  EXPECT_FALSE(ApplyMasks({{"f0.w", {1, 0}}}, &model).ok());
+  EXPECT_FALSE(ApplyMasks({{"nobody", {1, 0}}}, &model).ok());
+  EXPECT_FALSE(MaskProjection::Create({{"f0.w", {1, 0}}}, {{"f0.w", {200}, 0, 200}}).ok());
+  EXPECT_FALSE(MaskProjection::Create({{"f0.w", {1, 0}}}, {}).ok());
+}
+
+TEST(Prune, GradualSparsityRisesFromNothingToAll) {
+  EXPECT_EQ(GradualSparsity(0, 10, .8), 0);
+  EXPECT_EQ(GradualSparsity(10, 10, .8), .8);
+  EXPECT_NEAR(GradualSparsity(5, 10, .8), .8 * (1 - .125), 1e-12);
+}
+
+}  // namespace
+}  // namespace ganglion::shrink
