@@ -19,7 +19,7 @@ ORT_HEADERS_SHA256=14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ce
 PACKAGES_build="g++ cmake ninja-build ccache pkg-config python3-minimal libpython3-stdlib ca-certificates
   libonnx-dev libprotobuf-dev protobuf-compiler libssl-dev zlib1g-dev libzip-dev zipcmp zipmerge ziptool libpng-dev
   libgrpc++-dev protobuf-compiler-grpc libboost-dev libsimdjson-dev libspdlog-dev prometheus-cpp-dev
-  libjpeg62-turbo-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
+  libgloo-dev libjpeg62-turbo-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
   dataset-fashion-mnist"
 PACKAGES_bench_serve="wrk"
 # libopenblas: with the reference BLAS that python3-torch alone brings, PyTorch would look ten times slower than it is.

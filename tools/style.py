@@ -25,6 +25,7 @@ WRAPPED = {
     "net": [r"boost/", r"grpcpp/", r"grpc/", r"google/", r"inference\.", r"net/inference\."],
     "telemetry": [r"prometheus/", r"spdlog/"],
     "wire": [r"simdjson"],
+    "collective": [r"gloo/"],
     "crypto": [r"openssl/"],
 }
 
