@@ -19,10 +19,12 @@
 // Where a model ends in Softmax or LogSoftmax and the loss is a softmax cross-entropy, the loss is taken on what goes
 // into it: the same function, without the loss of digits.
 //
+// Heads of more than two dimensions, [-1, T, K], are a loss at each position; a row's loss is the mean over them.
+//
 // Operator sets 13 to 17. One operator without a rule is a refusal that names every such node. Subgradients: Relu is 0
 // at 0. A size of -1 is taken to be the batch: two of them are equal, and neither is 1 for broadcasting.
 //
-// Rules are the rows of the table in rules.cc, one short function each. Which forms are fast, and by how much, is in
+// Rules are the rows of the tables in rules_*.cc, one short function each. Which forms are fast, and by how much, is in
 // docs/adr/0003-the-gradient-is-a-model.md.
 // Pure; thread-safe. Cost: milliseconds for a hundred nodes.
 // Source: A. Griewank and A. Walther, "Evaluating Derivatives", 2nd ed., 2008, ch. 3.
@@ -44,16 +46,29 @@ class ModelProto;
 namespace ganglion::gradient {
 
 enum class Loss {
-  kSoftmaxCrossEntropy,       // target INT64[-1]: classes;             l = -log softmax(y)[t]
-  kSoftmaxCrossEntropyDense,  // target FP32[-1,K]: probabilities;      l = -sum_k t_k log softmax(y)_k
-  kSquaredError,              // target FP32[-1,K]: values;             l = mean_k (y_k - t_k)^2
+  kSoftmaxCrossEntropy,       // target INT64[-1, ...]: classes;            l = -log softmax(y)[t]
+  kSoftmaxCrossEntropyDense,  // target FP32[-1, ..., K]: probabilities;    l = -sum_k t_k log softmax(y)_k
+  kSquaredError,              // target FP32[-1, ..., K]: values;           l = mean_k (y_k - t_k)^2
+  kSigmoidCrossEntropy,  // target FP32[-1, ..., K] in [0, 1];         l = -mean_k t_k log s_k + (1 - t_k) log(1 - s_k)
+  kHuber,                // target FP32[-1, ..., K]: values;           l = mean_k h(y_k - t_k); h(e) = e^2 / 2 where
+                         //                                            |e| <= delta, delta (|e| - delta / 2) beyond
+  kDistillation,         // target FP32[-1, ..., K]: a teacher's logits z, and "label" INT64[-1, ...] if hard_share > 0;
+                         //   l = (1 - h) T^2 KL(softmax(z/T) || softmax(y/T)) + h (-log softmax(y)[label])
 };
 std::string_view Name(Loss loss);
-std::optional<Loss> LossFromName(std::string_view name);  // "softmax_cross_entropy", ..._dense, "squared_error"
+std::optional<Loss> LossFromName(std::string_view name);  // "softmax_cross_entropy", ..._dense, "squared_error", ...
+std::vector<std::string> LossNames();
 
 struct Options {
   Loss loss = Loss::kSoftmaxCrossEntropy;
+  float huber_delta = 1;  // > 0
+  float temperature = 1;  // of distillation, > 0
+  float hard_share = 0;   // of distillation, in [0, 1]
+  // mu of the proximal term mu/2 ||theta - anchor||^2, which adds an input "anchor." + p for every parameter; 0: none.
+  float proximal = 0;
   std::vector<std::string> frozen;  // parameters that keep their value
+  // BatchNormalization uses the statistics that the model has, and keeps them, instead of the batch's.
+  bool freeze_statistics = false;
 };
 
 // A trainable parameter's place in the flat vector that optimisers and federated rounds work on.
@@ -64,9 +79,18 @@ struct Segment {
   std::int64_t size = 0;
 };
 
-// Writes the step model and returns its parameters in the order of the model's initializers.
-Result<std::vector<Segment>> Differentiate(const onnx::ModelProto& model, const Options& options,
-                                           onnx::ModelProto* step);
+// What a step model takes and gives beside its inputs, target and weights.
+struct StepModel {
+  std::vector<Segment> parameters;  // inputs p, outputs "grad." + p; in the order of the model's initializers
+  // Running means and variances: inputs s, outputs "next." + s, which replace them after each step.
+  std::vector<Segment> statistics;
+  // Inputs to be filled with fresh uniform numbers in [0, 1) before each step (dropout).
+  std::vector<tensor::Spec> noise;
+  tensor::Spec target;
+};
+
+// Writes the step model to `step`.
+Result<StepModel> Differentiate(const onnx::ModelProto& model, const Options& options, onnx::ModelProto* step);
 
 // "Add Div Flatten Gemm ...": what has a rule.
 std::vector<std::string> SupportedOperators();

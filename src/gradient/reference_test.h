@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -13,6 +14,7 @@
 
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
+#include "tensor/tensor.h"
 
 namespace ganglion::gradient::reference {
 
@@ -24,6 +26,10 @@ struct Array {
   std::size_t size() const { return v.size(); }
 };
 using Values = std::map<std::string, Array>;
+
+// An operator: its inputs by position (an empty array where an optional one is left out) to its outputs.
+using Operator = std::function<std::vector<Array>(const onnx::NodeProto& n, const std::vector<Array>& in)>;
+using Operators = std::map<std::string, Operator>;
 
 inline std::int64_t Count(const Shape& s) {
   return std::accumulate(s.begin(), s.end(), std::int64_t{1}, std::multiplies<>());
@@ -143,7 +149,9 @@ inline Array LogSoftmax(Array a, std::int64_t axis) {
   return a;
 }
 
-inline Array Reduce(const Array& a, std::vector<std::int64_t> axes, bool keep, bool mean) {
+// What is over `axes` (none: all) goes through f as one list.
+inline Array Reduce(const Array& a, std::vector<std::int64_t> axes, bool keep,
+                    const std::function<double(const std::vector<double>&)>& f) {
   if (axes.empty()) {
     axes.resize(a.shape.size());
     std::iota(axes.begin(), axes.end(), 0);
@@ -151,10 +159,10 @@ inline Array Reduce(const Array& a, std::vector<std::int64_t> axes, bool keep, b
   for (auto& x : axes) x = x < 0 ? x + static_cast<std::int64_t>(a.shape.size()) : x;
   Shape kept = a.shape;
   for (const auto x : axes) kept[static_cast<std::size_t>(x)] = 1;
-  Array out{kept, std::vector<double>(static_cast<std::size_t>(Count(kept)))};
-  for (std::size_t i = 0; i < a.size(); ++i) out.v[BroadcastIndex(i, a.shape, kept)] += a.v[i];
-  if (mean)
-    out = Map(out, [&](double x) { return x * static_cast<double>(out.size()) / static_cast<double>(a.size()); });
+  Array out{kept, {}};
+  std::vector<std::vector<double>> lists(static_cast<std::size_t>(Count(kept)));
+  for (std::size_t i = 0; i < a.size(); ++i) lists[BroadcastIndex(i, a.shape, kept)].push_back(a.v[i]);
+  for (const auto& list : lists) out.v.push_back(f(list));
   if (!keep) {
     out.shape.clear();
     for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -170,82 +178,68 @@ inline std::vector<std::int64_t> AsInts(const Array& a) {
   return ints;
 }
 
-// Evaluates every node; `values` holds inputs and initializers, and receives what the nodes make.
-inline void Evaluate(const onnx::GraphProto& g, Values& values) {
-  for (const auto& n : g.node()) {
-    const auto in = [&](int i) -> const Array& { return values.at(n.input(i)); };
-    const std::string& op = n.op_type();
-    Array y;
-    if (op == "Add")
-      y = Elementwise(in(0), in(1), std::plus<>());
-    else if (op == "Sub")
-      y = Elementwise(in(0), in(1), std::minus<>());
-    else if (op == "Mul")
-      y = Elementwise(in(0), in(1), std::multiplies<>());
-    else if (op == "Div")
-      y = Elementwise(in(0), in(1), std::divides<>());
-    else if (op == "Neg")
-      y = Map(in(0), std::negate<>());
-    else if (op == "Identity")
-      y = in(0);
-    else if (op == "Relu")
-      y = Map(in(0), [](double x) { return std::max(x, 0.); });
-    else if (op == "Sigmoid")
-      y = Map(in(0), [](double x) { return 1 / (1 + std::exp(-x)); });
-    else if (op == "Tanh")
-      y = Map(in(0), [](double x) { return std::tanh(x); });
-    else if (op == "MatMul")
-      y = MatMul(in(0), in(1));
-    else if (op == "Gemm") {
-      const Array a = graph::IntAttribute(n, "transA", 0) != 0 ? Swap(in(0)) : in(0);
-      const Array b = graph::IntAttribute(n, "transB", 0) != 0 ? Swap(in(1)) : in(1);
-      const double alpha = graph::FloatAttribute(n, "alpha", 1);
-      const double beta = graph::FloatAttribute(n, "beta", 1);
-      y = Map(MatMul(a, b), [&](double x) { return alpha * x; });
-      if (n.input_size() > 2) y = Elementwise(y, Map(in(2), [&](double x) { return beta * x; }), std::plus<>());
-    } else if (op == "LogSoftmax") {
-      y = LogSoftmax(in(0), graph::IntAttribute(n, "axis", -1));
-    } else if (op == "Softmax") {
-      y = Map(LogSoftmax(in(0), graph::IntAttribute(n, "axis", -1)), [](double x) { return std::exp(x); });
-    } else if (op == "Reshape") {
-      y = in(0);
-      y.shape = AsInts(in(1));
-      std::int64_t others = 1;
-      for (std::size_t i = 0; i < y.shape.size(); ++i) {
-        if (y.shape[i] == 0) y.shape[i] = in(0).shape[i];
-        others *= y.shape[i] < 0 ? 1 : y.shape[i];
-      }
-      for (auto& d : y.shape) d = d < 0 ? static_cast<std::int64_t>(y.size()) / others : d;
-    } else if (op == "Flatten") {
-      y = in(0);
-      const auto axis = static_cast<std::size_t>(graph::IntAttribute(n, "axis", 1));
-      const std::int64_t rows = Count(Shape(y.shape.begin(), y.shape.begin() + static_cast<std::ptrdiff_t>(axis)));
-      y.shape = {rows, static_cast<std::int64_t>(y.size()) / rows};
-    } else if (op == "ReduceSum") {
-      y = Reduce(in(0), n.input_size() > 1 ? AsInts(in(1)) : std::vector<std::int64_t>{},
-                 graph::IntAttribute(n, "keepdims", 1) != 0, false);
-    } else if (op == "ReduceMean") {
-      y = Reduce(in(0), graph::IntsAttribute(n, "axes").value_or(std::vector<std::int64_t>{}),
-                 graph::IntAttribute(n, "keepdims", 1) != 0, true);
-    } else if (op == "Transpose") {
-      std::vector<std::int64_t> perm(in(0).shape.size());
-      for (std::size_t i = 0; i < perm.size(); ++i) perm[i] = static_cast<std::int64_t>(perm.size() - 1 - i);
-      y = Transpose(in(0), graph::IntsAttribute(n, "perm").value_or(perm));
-    } else {
-      FAIL() << "the reference has no operator " << op;
-    }
-    values[n.output(0)] = std::move(y);
-  }
-}
-
 inline Array FromTensor(const tensor::Tensor& t) {
   Array a{t.shape(), {}};
-  if (t.type() == tensor::DataType::kInt64) {
-    for (const long x : t.As<long>()) a.v.push_back(static_cast<double>(x));
-  } else {
-    for (const float x : t.As<float>()) a.v.push_back(x);
+  const auto copy = [&](const auto& numbers) {
+    for (const auto x : numbers) a.v.push_back(static_cast<double>(x));
+  };
+  switch (t.type()) {
+    case tensor::DataType::kInt64:
+      copy(t.As<long>());
+      break;
+    case tensor::DataType::kInt32:
+      copy(t.As<int>());
+      break;
+    case tensor::DataType::kBool:
+      for (const std::byte b : t.View().bytes) a.v.push_back(b == std::byte{0} ? 0 : 1);
+      break;
+    default:
+      copy(t.As<float>());
+      break;
   }
   return a;
+}
+
+// The position of flat index `flat` in `shape`, and back.
+inline std::vector<std::int64_t> Position(std::size_t flat, const Shape& shape) {
+  std::vector<std::int64_t> at(shape.size());
+  auto rest = static_cast<std::int64_t>(flat);
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    at[i] = rest % shape[i];
+    rest /= shape[i];
+  }
+  return at;
+}
+inline std::size_t FlatIndex(const std::vector<std::int64_t>& at, const Shape& shape) {
+  std::int64_t flat = 0;
+  for (std::size_t i = 0; i < shape.size(); ++i) flat = flat * shape[i] + at[i];
+  return static_cast<std::size_t>(flat);
+}
+
+// An array of `shape` whose element at a position is f(position).
+inline Array Generate(const Shape& shape, const std::function<double(const std::vector<std::int64_t>&)>& f) {
+  Array out{shape, std::vector<double>(static_cast<std::size_t>(Count(shape)))};
+  for (std::size_t i = 0; i < out.size(); ++i) out.v[i] = f(Position(i, shape));
+  return out;
+}
+
+// The operators of rules_arithmetic, rules_shape and rules_matrix.
+const Operators& Basic();
+
+// Evaluates every node; `values` holds inputs and initializers, and receives what the nodes make.
+inline void Evaluate(const onnx::GraphProto& g, Values& values, const Operators& more = {}) {
+  for (const auto& n : g.node()) {
+    std::vector<Array> in;
+    for (const auto& name : n.input()) in.push_back(name.empty() ? Array{} : values.at(name));
+    auto at = more.find(n.op_type());
+    if (at == more.end()) {
+      at = Basic().find(n.op_type());
+      ASSERT_TRUE(at != Basic().end()) << "the reference has no operator " << n.op_type();
+    }
+    std::vector<Array> out = at->second(n, in);
+    ASSERT_GE(out.size(), static_cast<std::size_t>(n.output_size())) << n.op_type();
+    for (int i = 0; i < n.output_size(); ++i) values[n.output(i)] = std::move(out[static_cast<std::size_t>(i)]);
+  }
 }
 
 }  // namespace ganglion::gradient::reference

@@ -294,10 +294,7 @@ GraphBuilder::GraphBuilder(onnx::ModelProto* model) : model_(model), graph_(mode
     model_->add_opset_import()->set_version(kOpset);
     graph_->set_name("graph");
   }
-  for (const auto& t : graph_->initializer()) taken_.push_back(t.name());
-  for (const auto& v : graph_->input()) taken_.push_back(v.name());
-  for (const auto& n : graph_->node()) taken_.insert(taken_.end(), n.output().begin(), n.output().end());
-  std::sort(taken_.begin(), taken_.end());
+  Avoid(*graph_);
 }
 
 std::string GraphBuilder::Fresh(const std::string& hint) {
@@ -357,31 +354,61 @@ void GraphBuilder::Rename(const std::string& from, const std::string& to) {
   }
 }
 
+void GraphBuilder::Avoid(const onnx::GraphProto& graph) {
+  for (const auto& t : graph.initializer()) taken_.push_back(t.name());
+  for (const auto& v : graph.input()) taken_.push_back(v.name());
+  for (const auto& n : graph.node()) taken_.insert(taken_.end(), n.output().begin(), n.output().end());
+  std::sort(taken_.begin(), taken_.end());
+}
+
+namespace {
+void FillAttribute(const Attribute& attribute, onnx::AttributeProto* a) {
+  a->set_name(attribute.name);
+  if (const auto* i = std::get_if<std::int64_t>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::INT);
+    a->set_i(*i);
+  } else if (const auto* f = std::get_if<float>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::FLOAT);
+    a->set_f(*f);
+  } else if (const auto* text = std::get_if<std::string>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::STRING);
+    a->set_s(*text);
+  } else if (const auto* ints = std::get_if<std::vector<std::int64_t>>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::INTS);
+    for (const auto v : *ints) a->add_ints(v);
+  } else if (const auto* floats = std::get_if<std::vector<float>>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::FLOATS);
+    for (const auto v : *floats) a->add_floats(v);
+  } else if (const auto* texts = std::get_if<std::vector<std::string>>(&attribute.value)) {
+    a->set_type(onnx::AttributeProto::STRINGS);
+    for (const auto& v : *texts) a->add_strings(v);
+  } else {
+    a->set_type(onnx::AttributeProto::GRAPH);
+    *a->mutable_g() = *std::get<std::shared_ptr<const onnx::GraphProto>>(attribute.value);
+  }
+}
+}  // namespace
+
 std::string GraphBuilder::Node(const std::string& op, std::vector<std::string> inputs,
                                const std::vector<Attribute>& attributes, const std::string& output) {
   auto* n = graph_->add_node();
   n->set_op_type(op);
   for (auto& in : inputs) n->add_input(std::move(in));
-  for (const auto& attribute : attributes) {
-    auto* a = n->add_attribute();
-    a->set_name(attribute.name);
-    if (const auto* i = std::get_if<std::int64_t>(&attribute.value)) {
-      a->set_type(onnx::AttributeProto::INT);
-      a->set_i(*i);
-    } else if (const auto* f = std::get_if<float>(&attribute.value)) {
-      a->set_type(onnx::AttributeProto::FLOAT);
-      a->set_f(*f);
-    } else if (const auto* text = std::get_if<std::string>(&attribute.value)) {
-      a->set_type(onnx::AttributeProto::STRING);
-      a->set_s(*text);
-    } else {
-      a->set_type(onnx::AttributeProto::INTS);
-      for (const auto v : std::get<std::vector<std::int64_t>>(attribute.value)) a->add_ints(v);
-    }
-  }
+  for (const auto& attribute : attributes) FillAttribute(attribute, n->add_attribute());
   std::string name = output.empty() ? Fresh(op) : output;
   n->add_output(name);
   return name;
+}
+
+std::vector<std::string> GraphBuilder::Nodes(const std::string& op, std::vector<std::string> inputs,
+                                             std::size_t outputs, const std::vector<Attribute>& attributes) {
+  std::vector<std::string> names{Node(op, std::move(inputs), attributes)};
+  auto* n = graph_->mutable_node(graph_->node_size() - 1);
+  while (names.size() < outputs) {
+    names.push_back(Fresh(op));
+    n->add_output(names.back());
+  }
+  return names;
 }
 
 }  // namespace ganglion::graph

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -68,7 +69,9 @@ const onnx::AttributeProto* FindAttribute(const onnx::NodeProto& node, std::stri
 
 struct Attribute {
   std::string name;
-  std::variant<std::int64_t, float, std::vector<std::int64_t>, std::string> value;
+  std::variant<std::int64_t, float, std::vector<std::int64_t>, std::string, std::vector<float>,
+               std::vector<std::string>, std::shared_ptr<const onnx::GraphProto>>
+      value;
 };
 
 // Appends to a graph; names what it appends uniquely within that graph. Thread-compatible.
@@ -93,6 +96,9 @@ class GraphBuilder {
   // A parameter: an initializer with exactly this name. REQUIRES: the name is new.
   void Initializer(const std::string& name, const tensor::Tensor& value);
 
+  // The names that `graph` gives to its values are not given to fresh ones: nodes of it will be copied here.
+  void Avoid(const onnx::GraphProto& graph);
+
   // Gives a value another name, wherever it is made and read. REQUIRES: `to` is new, `from` is made by a node.
   void Rename(const std::string& from, const std::string& to);
 
@@ -100,8 +106,13 @@ class GraphBuilder {
   std::string Node(const std::string& op, std::vector<std::string> inputs,
                    const std::vector<Attribute>& attributes = {}, const std::string& output = "");
 
- private:
+  // The same for an operator with several outputs.
+  std::vector<std::string> Nodes(const std::string& op, std::vector<std::string> inputs, std::size_t outputs,
+                                 const std::vector<Attribute>& attributes = {});
+  // A name that no value has.
   std::string Fresh(const std::string& hint);
+
+ private:
   onnx::ModelProto* model_;
   onnx::GraphProto* graph_;
   int next_ = 0;

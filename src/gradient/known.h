@@ -1,0 +1,16 @@
+// What is known of a node's outputs before anything runs: integers computed from shapes, and small constants.
+//
+// Intuition: exporters compute the shape of a Reshape by Shape, Gather, Mul and Concat. With the sizes of the model's
+// inputs given, such a chain is a constant, but for the batch (kOfBatch).
+// Pure; thread-safe. Cost: at most kKnownNumbers numbers a node.
+#pragma once
+
+#include "gradient/rules.h"
+
+namespace ganglion::gradient {
+
+// Adds to `shapes.ints` or `shapes.floats` what the outputs of `n` are, if its inputs are known. The shapes of its
+// outputs are there already.
+void Learn(const onnx::NodeProto& n, Shapes& shapes);
+
+}  // namespace ganglion::gradient
