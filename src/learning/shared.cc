@@ -1,0 +1,5 @@
+#include "learning/shared.h"
+
+#include "online/learner_core.h"
+
+template class ganglion::online::BasicLearner<ganglion::learning::Relaxed>;
