@@ -14,6 +14,7 @@ inline constexpr int kMaxTensorRank = 16;
 inline constexpr std::int64_t kMaxTensorElements = std::int64_t{1} << 31;
 inline constexpr std::int64_t kMaxRowElements = std::int64_t{1} << 26;  // numbers in one row of a decision's input
 inline constexpr std::size_t kMaxDataFileBytes = std::size_t{4} << 30;  // after decompression
+inline constexpr std::size_t kMaxLineBytes = std::size_t{16} << 20;     // of CSV and text
 inline constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kMaxJsonBytes = std::size_t{256} << 20;
 inline constexpr int kMaxJsonDepth = 64;
@@ -21,5 +22,6 @@ inline constexpr std::int64_t kMaxImagePixels = std::int64_t{1} << 26;  // 8192 
 inline constexpr int kMaxStages = 16;
 inline constexpr int kMaxEnsemble = 64;
 inline constexpr int kMaxClasses = 100'000;
+inline constexpr std::size_t kMaxVocabulary = std::size_t{1} << 22;
 
 }  // namespace ganglion::limits

@@ -32,10 +32,20 @@ float HalfToFloat(std::uint16_t h) {
 }
 
 template <typename T>
-void Widen(const Tensor& from, std::span<float> to) {
-  const auto* p = reinterpret_cast<const T*>(from.View().bytes.data());
+void WidenAs(const tensor::View& from, std::span<float> to) {
+  const auto* p = reinterpret_cast<const T*>(from.bytes.data());
   for (std::size_t i = 0; i < to.size(); ++i) to[i] = static_cast<float>(p[i]);
 }
+
+}  // namespace
+
+void SwapBytes(std::span<std::byte> bytes, std::size_t element) {
+  for (std::size_t i = 0; i < bytes.size(); i += element) {
+    for (std::size_t j = 0; j < element / 2; ++j) std::swap(bytes[i + j], bytes[i + element - 1 - j]);
+  }
+}
+
+namespace {
 
 std::string_view Trim(std::string_view s) {
   while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
@@ -43,8 +53,10 @@ std::string_view Trim(std::string_view s) {
   return s;
 }
 
-// Fields of one line; quotes are taken off, "" inside them is one quote.
-std::vector<std::string> Fields(std::string_view line) {
+}  // namespace
+
+// "" inside quotes is one quote.
+std::vector<std::string> CsvFields(std::string_view line) {
   std::vector<std::string> fields(1);
   bool quoted = false;
   for (std::size_t i = 0; i < line.size(); ++i) {
@@ -64,67 +76,47 @@ std::vector<std::string> Fields(std::string_view line) {
   return fields;
 }
 
-bool ParseFloat(std::string_view s, float* out) {
+bool ParseNumber(std::string_view s, float* out) {
   if (!s.empty() && s.front() == '+') s.remove_prefix(1);
   const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), *out);
   return error == std::errc() && end == s.data() + s.size();
 }
 
-}  // namespace
-
-Result<Tensor> ParseIdx(std::span<const std::byte> bytes) {
+Result<ArrayHeader> ReadIdxHeader(std::span<const std::byte> bytes) {
   if (bytes.size() < 4)
     return InvalidArgument("not an idx file: " + std::to_string(bytes.size()) + " bytes, the header takes at least 4");
   const auto type_code = static_cast<int>(bytes[2]);
   const auto rank = static_cast<std::size_t>(bytes[3]);
-  std::optional<DataType> type;
-  switch (type_code) {
-    case 0x08:
-      type = DataType::kUint8;
-      break;
-    case 0x09:
-      type = DataType::kInt8;
-      break;
-    case 0x0B:
-      type = DataType::kInt16;
-      break;
-    case 0x0C:
-      type = DataType::kInt32;
-      break;
-    case 0x0D:
-      type = DataType::kFp32;
-      break;
-    case 0x0E:
-      type = DataType::kFp64;
-      break;
-    default:
-      break;
-  }
-  if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0} || !type)
+  static const std::map<int, DataType> kTypes{{0x08, DataType::kUint8}, {0x09, DataType::kInt8},
+                                              {0x0B, DataType::kInt16}, {0x0C, DataType::kInt32},
+                                              {0x0D, DataType::kFp32},  {0x0E, DataType::kFp64}};
+  const auto type = kTypes.find(type_code);
+  if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0} || type == kTypes.end())
     return InvalidArgument("not an idx file: its first four bytes are no idx magic number");
   if (rank == 0 || rank > static_cast<std::size_t>(limits::kMaxTensorRank)) {
     return InvalidArgument("idx file claims " + std::to_string(rank) + " dimensions, 1 to " +
                            std::to_string(limits::kMaxTensorRank) + " are possible");
   }
   if (bytes.size() < 4 + 4 * rank) return InvalidArgument("idx file is cut short inside its header");
-  tensor::Shape shape;
-  for (std::size_t i = 0; i < rank; ++i) shape.push_back(BigEndian32(bytes.data() + 4 + 4 * i));
-  ASSIGN_OR_RETURN(const auto count, tensor::ElementCount(shape));
-  const auto body = bytes.subspan(4 + 4 * rank);
-  const std::size_t element = tensor::SizeOf(*type);
+  ArrayHeader header{type->second, {}, 4 + 4 * rank, tensor::SizeOf(type->second) > 1};
+  header.shape.reserve(rank);
+  for (std::size_t i = 0; i < rank; ++i) header.shape.push_back(BigEndian32(bytes.data() + 4 + 4 * i));
+  return header;
+}
+
+Result<Tensor> ParseIdx(std::span<const std::byte> bytes) {
+  ASSIGN_OR_RETURN(ArrayHeader header, ReadIdxHeader(bytes));
+  ASSIGN_OR_RETURN(const auto count, tensor::ElementCount(header.shape));
+  const auto body = bytes.subspan(header.offset);
+  const std::size_t element = tensor::SizeOf(header.type);
   const std::size_t want = static_cast<std::size_t>(count) * element;
   if (body.size() != want) {
-    return InvalidArgument("idx file of shape " + tensor::ShapeText(shape) + " holds " + std::to_string(want) +
+    return InvalidArgument("idx file of shape " + tensor::ShapeText(header.shape) + " holds " + std::to_string(want) +
                            " bytes of numbers, this one has " + std::to_string(body.size()) +
                            (body.size() < want ? "; it is cut short" : ""));
   }
-  ASSIGN_OR_RETURN(Tensor t, Tensor::FromBytes(*type, std::move(shape), body));
-  if (element > 1) {  // numbers are big-endian
-    auto out = t.Mutable().bytes;
-    for (std::size_t i = 0; i < out.size(); i += element) {
-      for (std::size_t j = 0; j < element / 2; ++j) std::swap(out[i + j], out[i + element - 1 - j]);
-    }
-  }
+  ASSIGN_OR_RETURN(Tensor t, Tensor::FromBytes(header.type, std::move(header.shape), body));
+  if (header.big_endian) SwapBytes(t.Mutable().bytes, element);
   return t;
 }
 
@@ -141,11 +133,11 @@ Result<Table> ParseCsv(std::string_view text) {
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     ++line_number;
     if (line.empty()) continue;
-    const auto fields = Fields(line);
+    const auto fields = CsvFields(line);
     if (columns == 0) {
       columns = fields.size();
       float ignored = 0;
-      if (std::none_of(fields.begin(), fields.end(), [&](const auto& f) { return ParseFloat(f, &ignored); })) {
+      if (std::none_of(fields.begin(), fields.end(), [&](const auto& f) { return ParseNumber(f, &ignored); })) {
         table.columns = fields;
         continue;
       }
@@ -156,7 +148,7 @@ Result<Table> ParseCsv(std::string_view text) {
     }
     for (std::size_t i = 0; i < columns; ++i) {
       float v = 0;
-      if (!ParseFloat(fields[i], &v)) {
+      if (!ParseNumber(fields[i], &v)) {
         return InvalidArgument("line " + std::to_string(line_number) + " field " + std::to_string(i + 1) + " \"" +
                                fields[i].substr(0, 40) + "\" is no number");
       }
@@ -169,16 +161,19 @@ Result<Table> ParseCsv(std::string_view text) {
   return table;
 }
 
-Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
-  const auto refuse = [](const std::string& why) { return InvalidArgument("not a usable npy file: " + why); };
-  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) return refuse("no NumPy magic");
+namespace {
+Status RefuseNpy(const std::string& why) { return InvalidArgument("not a usable npy file: " + why); }
+}  // namespace
+
+Result<ArrayHeader> ReadNpyHeader(std::span<const std::byte> bytes) {
+  if (bytes.size() < 10 || std::memcmp(bytes.data(), "\x93NUMPY", 6) != 0) return RefuseNpy("no NumPy magic");
   const int major = static_cast<int>(bytes[6]);
-  if (major < 1 || major > 3) return refuse("format version " + std::to_string(major) + ", 1 to 3 are known");
+  if (major < 1 || major > 3) return RefuseNpy("format version " + std::to_string(major) + ", 1 to 3 are known");
   const std::size_t prefix = major == 1 ? 10 : 12;
-  if (bytes.size() < prefix) return refuse("cut short inside its header");
+  if (bytes.size() < prefix) return RefuseNpy("cut short inside its header");
   std::size_t length = 0;
   for (std::size_t i = 0; i < prefix - 8; ++i) length |= static_cast<std::size_t>(bytes[8 + i]) << (8 * i);
-  if (bytes.size() - prefix < length) return refuse("cut short inside its header");
+  if (bytes.size() - prefix < length) return RefuseNpy("cut short inside its header");
   const std::string header(reinterpret_cast<const char*>(bytes.data()) + prefix, length);
   const auto value_of = [&](const std::string& key) -> std::string_view {
     auto at = header.find("'" + key + "'");
@@ -188,7 +183,7 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
   };
   const std::string_view descr = value_of("descr");
   if (descr.size() < 5 || descr.front() != '\'')
-    return refuse("no simple dtype in its header (structured arrays are not supported)");
+    return RefuseNpy("no simple dtype in its header (structured arrays are not supported)");
   const std::string dtype(descr.substr(1, descr.find('\'', 1) - 1));
   static const std::map<std::string, DataType> kTypes{
       {"|b1", DataType::kBool},  {"|u1", DataType::kUint8},  {"|i1", DataType::kInt8},  {"<u2", DataType::kUint16},
@@ -196,10 +191,11 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
       {"<i8", DataType::kInt64}, {"<f2", DataType::kFp16},   {"<f4", DataType::kFp32},  {"<f8", DataType::kFp64}};
   const auto type = kTypes.find(dtype);
   if (type == kTypes.end())
-    return refuse("dtype \"" + dtype.substr(0, 20) + "\" is not supported; convert with astype");
-  if (value_of("fortran_order").rfind("False", 0) != 0) return refuse("Fortran order; save numpy.ascontiguousarray(x)");
+    return RefuseNpy("dtype \"" + dtype.substr(0, 20) + "\" is not supported; convert with astype");
+  if (value_of("fortran_order").rfind("False", 0) != 0)
+    return RefuseNpy("Fortran order; save numpy.ascontiguousarray(x)");
   const std::string_view dims = value_of("shape");
-  if (dims.empty() || dims.front() != '(') return refuse("no shape in its header");
+  if (dims.empty() || dims.front() != '(') return RefuseNpy("no shape in its header");
   tensor::Shape shape;
   const char* p = dims.data() + 1;
   const char* const end = dims.data() + dims.size();
@@ -211,12 +207,17 @@ Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
     std::int64_t d = 0;
     const auto [next, error] = std::from_chars(p, end, d);
     if (error != std::errc() || shape.size() > static_cast<std::size_t>(limits::kMaxTensorRank))
-      return refuse("bad shape in its header");
+      return RefuseNpy("bad shape in its header");
     shape.push_back(d);
     p = next;
   }
-  auto t = Tensor::FromBytes(type->second, std::move(shape), bytes.subspan(prefix + length));
-  if (!t.ok()) return refuse(t.status().message());
+  return ArrayHeader{type->second, std::move(shape), prefix + length, false};
+}
+
+Result<Tensor> ParseNpy(std::span<const std::byte> bytes) {
+  ASSIGN_OR_RETURN(ArrayHeader header, ReadNpyHeader(bytes));
+  auto t = Tensor::FromBytes(header.type, std::move(header.shape), bytes.subspan(header.offset));
+  if (!t.ok()) return RefuseNpy(t.status().message());
   return t;
 }
 
@@ -303,47 +304,47 @@ std::string WriteNpy(const tensor::View& view) {
   return out;
 }
 
-Result<Tensor> ToFp32(const Tensor& t) {
-  ASSIGN_OR_RETURN(Tensor out, Tensor::Zeros(DataType::kFp32, t.shape()));
-  const auto to = out.As<float>();
-  switch (t.type()) {
+void Widen(const tensor::View& from, std::span<float> to) {
+  GANGLION_CHECK(from.bytes.size() == to.size() * tensor::SizeOf(from.type));
+  switch (from.type) {
     case DataType::kFp32:
-      return t;
+      std::memcpy(to.data(), from.bytes.data(), from.bytes.size());
+      break;
     case DataType::kFp64:
-      Widen<double>(t, to);
+      WidenAs<double>(from, to);
       break;
     case DataType::kBool:
     case DataType::kUint8:
-      Widen<std::uint8_t>(t, to);
+      WidenAs<std::uint8_t>(from, to);
       break;
     case DataType::kInt8:
-      Widen<std::int8_t>(t, to);
+      WidenAs<std::int8_t>(from, to);
       break;
     case DataType::kUint16:
-      Widen<std::uint16_t>(t, to);
+      WidenAs<std::uint16_t>(from, to);
       break;
     case DataType::kInt16:
-      Widen<std::int16_t>(t, to);
+      WidenAs<std::int16_t>(from, to);
       break;
     case DataType::kUint32:
-      Widen<std::uint32_t>(t, to);
+      WidenAs<std::uint32_t>(from, to);
       break;
     case DataType::kInt32:
-      Widen<std::int32_t>(t, to);
+      WidenAs<std::int32_t>(from, to);
       break;
     case DataType::kUint64:
-      Widen<std::uint64_t>(t, to);
+      WidenAs<std::uint64_t>(from, to);
       break;
     case DataType::kInt64:
-      Widen<std::int64_t>(t, to);
+      WidenAs<std::int64_t>(from, to);
       break;
     case DataType::kFp16: {
-      const auto* p = reinterpret_cast<const std::uint16_t*>(t.View().bytes.data());
+      const auto* p = reinterpret_cast<const std::uint16_t*>(from.bytes.data());
       for (std::size_t i = 0; i < to.size(); ++i) to[i] = HalfToFloat(p[i]);
       break;
     }
     case DataType::kBf16: {
-      const auto* p = reinterpret_cast<const std::uint16_t*>(t.View().bytes.data());
+      const auto* p = reinterpret_cast<const std::uint16_t*>(from.bytes.data());
       for (std::size_t i = 0; i < to.size(); ++i) {
         const std::uint32_t bits = static_cast<std::uint32_t>(p[i]) << 16;
         std::memcpy(&to[i], &bits, 4);
@@ -351,8 +352,15 @@ Result<Tensor> ToFp32(const Tensor& t) {
       break;
     }
     case DataType::kBytes:
-      return InvalidArgument("BYTES are no numbers");
+      GANGLION_CHECK(false);
   }
+}
+
+Result<Tensor> ToFp32(const Tensor& t) {
+  if (t.type() == DataType::kFp32) return t;
+  if (t.type() == DataType::kBytes) return InvalidArgument("BYTES are no numbers");
+  ASSIGN_OR_RETURN(Tensor out, Tensor::Zeros(DataType::kFp32, t.shape()));
+  Widen(t.View(), out.As<float>());
   return out;
 }
 

@@ -23,6 +23,25 @@ namespace ganglion::data {
 
 Result<tensor::Tensor> ParseIdx(std::span<const std::byte> bytes);
 
+// What an idx or npy file says of itself before its numbers. The whole may be larger than a Tensor can be.
+struct ArrayHeader {
+  tensor::DataType type = tensor::DataType::kFp32;
+  tensor::Shape shape;
+  std::size_t offset = 0;   // where the numbers begin
+  bool big_endian = false;  // of numbers wider than a byte
+};
+// From the first bytes of a file; 66,000 are enough for every header that anyone writes.
+Result<ArrayHeader> ReadIdxHeader(std::span<const std::byte> begin);
+Result<ArrayHeader> ReadNpyHeader(std::span<const std::byte> begin);
+
+// Numbers of `element` bytes each into the other byte order. REQUIRES: whole numbers of them.
+void SwapBytes(std::span<std::byte> bytes, std::size_t element);
+
+// The fields of one line of CSV: quotes taken off, white space around them trimmed.
+std::vector<std::string> CsvFields(std::string_view line);
+// The whole of `text` as a number.
+bool ParseNumber(std::string_view text, float* out);
+
 struct Table {
   std::vector<std::string> columns;  // empty when the file has no header
   tensor::Tensor values;             // FP32 [rows, columns]
@@ -42,6 +61,8 @@ Result<tensor::Tensor> Take(Npz& npz, const std::string& name);
 // `channels`: 1 for grey, 3 for RGB; colours are converted.
 Result<tensor::Tensor> ParseImage(std::span<const std::byte> bytes, int channels);
 
+// Numbers of any datatype as FP32, element by element. REQUIRES: not BYTES; as many of one as of the other.
+void Widen(const tensor::View& from, std::span<float> to);
 // Any numeric tensor as FP32, element by element. Refuses BYTES and FP16/BF16 beyond FP16 (BF16 is widened too).
 Result<tensor::Tensor> ToFp32(const tensor::Tensor& t);
 
