@@ -14,8 +14,13 @@ using graph::GraphBuilder;
 using Ints = std::vector<std::int64_t>;
 using tensor::Shape;
 
-// Up to so many taps, a Slice for each of them gathers the patches; beyond, one Gather with a table.
-constexpr std::int64_t kSlicedTaps = 64;
+// Where one form overtakes another; measured, see ADR 3.
+constexpr std::int64_t kSlicedTaps = 64;    // kernels up to this may be cut out tap by tap
+constexpr std::int64_t kSmallBatch = 16;    // below, copying N numbers at once is too little
+constexpr std::int64_t kFewChannels = 8;    // below, copying C numbers at once is
+constexpr std::int64_t kManyChannels = 48;  // depthwise
+constexpr std::int64_t kLargeImage = 128;   // positions that make a product for one example worth its while
+constexpr std::int64_t kPatchNumbers = std::int64_t{1} << 23;  // beyond, patches fall out of every cache
 
 Ints Joined(Ints a, const Ints& b) {
   a.insert(a.end(), b.begin(), b.end());
@@ -89,43 +94,106 @@ std::string TapsAsWeights(GraphBuilder& g, const Convolution& c, const std::stri
   return Reshape(g, Transpose(g, split, {1, 3, 2, 0}), Joined({c.out_channels, c.in_group()}, c.window.kernel));
 }
 
-// One product for each tap: the slice is read while it is still in the cache.
-std::string ByTaps(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
-  const std::string pixels =
-      PadSpatial(g, ExamplesInnermost(g, c.window, x), c.window.begin, c.window.end, 1, c.window.rank() + 2);
-  const std::string rows = RowsOverExamples(g, c, dy);
-  std::vector<std::string> products;
-  for (std::int64_t k = 0; k < c.window.taps(); ++k) {
-    const std::string slice = SliceTap(g, c.window, pixels, k, 1);
-    products.push_back(g.Node("MatMul", {Reshape(g, slice, {c.groups, c.in_group(), -1}), rows}));
-  }
-  return TapsAsWeights(g, c,
-                       products.size() == 1 ? products[0] : g.Node("Concat", products, {{"axis", std::int64_t{0}}}));
+std::string Joined(GraphBuilder& g, const std::vector<std::string>& parts, std::int64_t axis) {
+  return parts.size() == 1 ? parts[0] : g.Node("Concat", parts, {{"axis", axis}});
 }
 
-// One product for all taps, of patches that a table of pixels gathers.
+// ---- forms of the weight gradient ----------------------------------------------------------------------------------
+
+// What the positions read at each tap, cut out of the padded image: [G, C/G, O N] each.
+std::vector<std::string> SlicesByTap(GraphBuilder& g, const Convolution& c, const std::string& x) {
+  const Window& w = c.window;
+  const std::string pixels = PadSpatial(g, ExamplesInnermost(g, w, x), w.begin, w.end, 1, w.rank() + 2);
+  std::vector<std::string> slices;
+  for (std::int64_t k = 0; k < w.taps(); ++k)
+    slices.push_back(Reshape(g, SliceTap(g, w, pixels, k, 1), {c.groups, c.in_group(), -1}));
+  return slices;
+}
+
+// One product for each tap: the patches as a whole are never there.
+std::string ByTaps(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
+  const std::string rows = RowsOverExamples(g, c, dy);
+  std::vector<std::string> products;
+  for (const auto& slice : SlicesByTap(g, c, x)) products.push_back(g.Node("MatMul", {slice, rows}));
+  return TapsAsWeights(g, c, Joined(g, products, 0));
+}
+
+// One product for all taps, of patches put together from slices: [G, K C/G, O N].
+std::string BySlices(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
+  const std::string patches = Joined(g, SlicesByTap(g, c, x), 1);
+  const std::string product = g.Node("MatMul", {patches, RowsOverExamples(g, c, dy)});  // [G, K C/G, M/G]
+  const std::string split = Reshape(g, product, {c.groups, c.window.taps(), c.in_group(), c.out_group()});
+  return Reshape(g, Transpose(g, split, {0, 3, 2, 1}), Joined({c.out_channels, c.in_group()}, c.window.kernel));
+}
+
+// What a table of pixels gathers along `axis` of three; a zero pixel after the last is what padding reads.
+std::string Gathered(GraphBuilder& g, const Window& w, const std::string& pixels, std::size_t axis, Ints table,
+                     const Ints& shape) {
+  const std::string with_zero = PadSpatial(g, pixels, {0}, {w.padded() ? 1 : 0}, axis, 3);
+  return g.Node("Gather", {with_zero, Reshape(g, g.Ints("pixels", std::move(table)), shape)},
+                {{"axis", static_cast<std::int64_t>(axis)}});
+}
+
+// One product for all taps, of patches that a table of pixels gathers, N numbers at once: [C, K, O, N].
 std::string ByTable(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
   const Window& w = c.window;
   const std::string pixels = Reshape(g, ExamplesInnermost(g, w, x), {c.in_channels, w.pixels(), -1});
-  const std::string with_zero = PadSpatial(g, pixels, {0}, {1}, 1, 3);
-  const std::string table = Reshape(g, g.Ints("pixels", w.Table()), {w.taps(), w.positions()});
-  const std::string patches = g.Node("Gather", {with_zero, table}, {{"axis", std::int64_t{1}}});  // [C, K, O, N]
+  const std::string patches = Gathered(g, w, pixels, 1, w.Table(), {w.taps(), w.positions()});
   const std::string a = Reshape(g, patches, {c.groups, c.in_group() * w.taps(), -1});
   return AsWeights(g, c, g.Node("MatMul", {a, RowsOverExamples(g, c, dy)}), false);
 }
 
-// Depthwise: every channel by itself, so sums of products and no matrices.
+// The same with the channels innermost, C numbers at once: patches [N, O, K, C], and the product the other way round,
+// [M, N O] by [N O, K C].
+std::string ByPositions(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
+  const Window& w = c.window;
+  const std::string pixels = Transpose(g, Reshape(g, x, {0, c.in_channels, w.pixels()}), {0, 2, 1});
+  std::string patches = pixels;
+  if (!c.pointwise()) {
+    const Ints by_tap = w.Table();
+    Ints by_position;
+    by_position.reserve(by_tap.size());
+    for (std::int64_t o = 0; o < w.positions(); ++o) {
+      for (std::int64_t k = 0; k < w.taps(); ++k)
+        by_position.push_back(by_tap[static_cast<std::size_t>(k * w.positions() + o)]);
+    }
+    patches = Gathered(g, w, pixels, 1, std::move(by_position), {w.positions(), w.taps()});
+  }
+  const std::string rows = Reshape(g, patches, {-1, w.taps() * c.in_channels});
+  const std::string flat = Transpose(g, Reshape(g, dy, {0, c.out_channels, w.positions()}), {1, 0, 2});
+  const std::string product = g.Node("MatMul", {Reshape(g, flat, {c.out_channels, -1}), rows});
+  const std::string split = Reshape(g, product, {c.out_channels, w.taps(), c.in_channels});
+  return Reshape(g, Transpose(g, split, {0, 2, 1}), Joined({c.out_channels, c.in_channels}, w.kernel));
+}
+
+// A product for each example: [N, M, O] by [N, O, C], and their sum. For kernels of one pixel.
+std::string ByExample(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
+  const std::int64_t o = c.window.positions();
+  const std::string rows = Transpose(g, Reshape(g, x, {0, c.in_channels, o}), {0, 2, 1});
+  const std::string products = g.Node("MatMul", {Reshape(g, dy, {0, c.out_channels, o}), rows});
+  const std::string sum = g.Node("ReduceSum", {products, g.Ints("axes", {0})}, {{"keepdims", std::int64_t{0}}});
+  return Reshape(g, sum, Joined({c.out_channels, c.in_channels}, c.window.kernel));
+}
+
+// Depthwise: every channel by itself, so sums of products and no matrices. With many channels, or strides, they go
+// innermost: sums over the axes before them, and slices in longer pieces.
 std::string ByChannel(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
   const Window& w = c.window;
-  const std::string pixels = PadSpatial(g, x, w.begin, w.end, 2, w.rank() + 2);
+  const bool innermost = !w.unit_stride() || c.in_channels >= kManyChannels;
   Ints axes(w.rank() + 1, 0);
-  std::iota(axes.begin() + 1, axes.end(), 2);
+  std::iota(axes.begin() + 1, axes.end(), innermost ? 1 : 2);
+  Ints perm = axes;
+  perm.push_back(1);
+  std::transform(perm.begin() + 1, perm.end() - 1, perm.begin() + 1, [](std::int64_t a) { return a + 1; });
+  const std::size_t first = innermost ? 1 : 2;
+  const std::string pixels = PadSpatial(g, innermost ? Transpose(g, x, perm) : x, w.begin, w.end, first, w.rank() + 2);
+  const std::string d = innermost ? Transpose(g, dy, perm) : dy;
   std::vector<std::string> sums;
   for (std::int64_t k = 0; k < w.taps(); ++k) {
-    const std::string product = g.Node("Mul", {SliceTap(g, w, pixels, k, 2), dy});
+    const std::string product = g.Node("Mul", {SliceTap(g, w, pixels, k, first), d});
     sums.push_back(g.Node("ReduceSum", {product, g.Ints("axes", axes)}, {{"keepdims", std::int64_t{0}}}));
   }
-  return TapsAsWeights(g, c, sums.size() == 1 ? sums[0] : g.Node("Concat", sums, {{"axis", std::int64_t{0}}}));
+  return TapsAsWeights(g, c, Joined(g, sums, 0));
 }
 
 // w [M, C/G, kernel...] turned for the Conv that gives the input's gradient: [C, M/G, kernel...], kernels flipped.
@@ -145,25 +213,10 @@ std::string Flipped(GraphBuilder& g, const Convolution& c, const std::string& w)
                           g.Ints("steps", last)});
 }
 
-// dy [N, M, out...] with stride - 1 zeros after each position.
-std::string Spread(GraphBuilder& g, const Convolution& c, const std::string& dy) {
-  const Window& w = c.window;
-  if (w.unit_stride()) return dy;
-  Ints apart{0, c.out_channels};
-  Ints whole{0, c.out_channels};
-  const std::size_t rank = 2 + 2 * w.rank();
-  Ints pads(2 * rank, 0);
-  for (std::size_t a = 0; a < w.rank(); ++a) {
-    apart.insert(apart.end(), {w.out[a], 1});
-    whole.push_back(w.out[a] * w.stride[a]);
-    pads[rank + 3 + 2 * a] = w.stride[a] - 1;
-  }
-  return Reshape(g, g.Node("Pad", {Reshape(g, dy, apart), g.Ints("pads", pads)}), whole);
-}
-
 }  // namespace
 
-Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, const Shape& w) {
+Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, const Shape& w,
+                                    std::int64_t usual_batch) {
   if (w.size() < 3 || w.size() != x.size())
     return InvalidArgument("weights " + tensor::ShapeText(w) + " do not fit the input " + tensor::ShapeText(x));
   Convolution c;
@@ -171,6 +224,7 @@ Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, co
   if (const auto stated = graph::IntsAttribute(n, "kernel_shape"); stated && *stated != kernel)
     return InvalidArgument("kernel_shape differs from the weights " + tensor::ShapeText(w));
   ASSIGN_OR_RETURN(c.window, ReadWindow(n, x, kernel));
+  c.batch = x[0] > 0 ? x[0] : usual_batch;
   RETURN_IF_ERROR(CheckTable(c.window));
   c.groups = graph::IntAttribute(n, "group", 1);
   c.in_channels = x[1];
@@ -183,7 +237,8 @@ Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, co
   return c;
 }
 
-Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const Shape& x, const Shape& w) {
+Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const Shape& x, const Shape& w,
+                                              std::int64_t usual_batch) {
   if (w.size() < 3 || w.size() != x.size())
     return InvalidArgument("weights " + tensor::ShapeText(w) + " do not fit the input " + tensor::ShapeText(x));
   Convolution c;
@@ -191,6 +246,7 @@ Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const Sh
   if (const auto stated = graph::IntsAttribute(n, "kernel_shape"); stated && *stated != kernel)
     return InvalidArgument("kernel_shape differs from the weights " + tensor::ShapeText(w));
   ASSIGN_OR_RETURN(c.window, ReadTransposedWindow(n, x, kernel));
+  c.batch = x[0] > 0 ? x[0] : usual_batch;
   RETURN_IF_ERROR(CheckTable(c.window));
   c.groups = graph::IntAttribute(n, "group", 1);
   c.out_channels = x[1];
@@ -208,15 +264,14 @@ std::string InputPatches(GraphBuilder& g, const Convolution& c, const std::strin
   const Window& w = c.window;
   const Ints rows{0, c.groups, c.in_group() * w.taps(), w.positions()};
   if (w.taps() > kSlicedTaps) {
-    const std::string pixels = PadSpatial(g, Reshape(g, x, {0, c.in_channels, w.pixels()}), {0}, {1}, 2, 3);
-    const std::string table = Reshape(g, g.Ints("pixels", w.Table()), {w.taps(), w.positions()});
-    return Reshape(g, g.Node("Gather", {pixels, table}, {{"axis", std::int64_t{2}}}), rows);
+    const std::string pixels = Reshape(g, x, {0, c.in_channels, w.pixels()});
+    return Reshape(g, Gathered(g, w, pixels, 2, w.Table(), {w.taps(), w.positions()}), rows);
   }
   const std::string padded = PadSpatial(g, x, w.begin, w.end, 2, w.rank() + 2);
   std::vector<std::string> slices;
   for (std::int64_t k = 0; k < w.taps(); ++k)
     slices.push_back(Reshape(g, SliceTap(g, w, padded, k, 2), {0, c.in_channels, 1, w.positions()}));
-  return Reshape(g, slices.size() == 1 ? slices[0] : g.Node("Concat", slices, {{"axis", std::int64_t{2}}}), rows);
+  return Reshape(g, Joined(g, slices, 2), rows);
 }
 
 std::string OutputRows(GraphBuilder& g, const Convolution& c, const std::string& dy) {
@@ -230,24 +285,30 @@ std::string AsWeights(GraphBuilder& g, const Convolution& c, const std::string& 
 }
 
 std::string WeightGradient(GraphBuilder& g, const Convolution& c, const std::string& x, const std::string& dy) {
-  if (c.window.taps() > kSlicedTaps) return ByTable(g, c, x, dy);
-  if (c.depthwise()) return ByChannel(g, c, x, dy);
-  return ByTaps(g, c, x, dy);
+  const Window& w = c.window;
+  const bool few_taps = w.taps() <= kSlicedTaps;
+  if (few_taps && c.depthwise()) return ByChannel(g, c, x, dy);
+  if (c.groups == 1 && c.pointwise())
+    return w.positions() < kLargeImage ? ByPositions(g, c, x, dy) : ByExample(g, c, x, dy);
+  const std::int64_t patches = c.batch * w.positions() * w.taps() * c.in_channels;
+  if (few_taps && (c.batch > kMaxExtent || patches > kPatchNumbers)) return ByTaps(g, c, x, dy);
+  if (c.batch >= kSmallBatch) return ByTable(g, c, x, dy);
+  if (c.groups == 1 && c.in_channels >= kFewChannels) return ByPositions(g, c, x, dy);
+  return few_taps ? BySlices(g, c, x, dy) : ByTable(g, c, x, dy);
 }
 
 std::string InputGradient(GraphBuilder& g, const Convolution& c, const std::string& w, const std::string& dy) {
   const Window& win = c.window;
-  // As a Conv over dy, spread by the stride, with flipped kernels: it needs this padding.
+  // At stride 1 also a Conv over dy with flipped kernels; it needs this padding.
   Ints pads(2 * win.rank());
-  bool possible = true;
+  bool possible = win.unit_stride();
   for (std::size_t a = 0; a < win.rank(); ++a) {
     pads[a] = win.reach(a) - win.begin[a];
-    pads[win.rank() + a] = win.in[a] - win.out[a] * win.stride[a] + win.begin[a];
+    pads[win.rank() + a] = win.reach(a) - win.end[a];
     possible = possible && pads[a] >= 0 && pads[win.rank() + a] >= 0;
   }
-  if (possible && c.depthwise()) {
-    return g.Node("Conv", {Spread(g, c, dy), Flipped(g, c, w)},
-                  {{"group", c.groups}, {"pads", pads}, {"dilations", win.dilation}});
+  if (possible && (c.depthwise() || (win.taps() == 1 && c.batch >= kSmallBatch / 2))) {
+    return g.Node("Conv", {dy, Flipped(g, c, w)}, {{"group", c.groups}, {"pads", pads}, {"dilations", win.dilation}});
   }
   Ints extra(win.rank());
   for (std::size_t a = 0; a < win.rank(); ++a) extra[a] = win.unread(a);

@@ -30,17 +30,22 @@ struct Convolution {
   std::int64_t groups = 1;
   std::int64_t in_channels = 0;   // C
   std::int64_t out_channels = 0;  // M
+  std::int64_t batch = 32;        // N, or what it usually is: which form is fast depends on it, none is wrong
 
   std::int64_t in_group() const { return in_channels / groups; }    // C/G
   std::int64_t out_group() const { return out_channels / groups; }  // M/G
   bool depthwise() const { return in_group() == 1 && out_group() == 1 && groups > 1; }
+  // Whether every position reads the pixel under it and no other.
+  bool pointwise() const { return window.taps() == 1 && window.unit_stride() && !window.padded(); }
 };
 
 // A Conv over x [N, C, in...] with weights w [M, C/G, kernel...].
-Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const tensor::Shape& x, const tensor::Shape& w);
+Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const tensor::Shape& x, const tensor::Shape& w,
+                                    std::int64_t usual_batch = 32);
 // A ConvTranspose over x [N, C, ...] with weights w [C, M/G, kernel...], as the Conv whose input gradient it is: that
 // Conv's input is this one's output.
-Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const tensor::Shape& x, const tensor::Shape& w);
+Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const tensor::Shape& x, const tensor::Shape& w,
+                                              std::int64_t usual_batch = 32);
 
 // Patches of x [N, C, in...], example by example: [N, G, C/G K, O], a row for each channel and, inside it, tap.
 std::string InputPatches(graph::GraphBuilder& g, const Convolution& c, const std::string& x);

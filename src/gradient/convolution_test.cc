@@ -90,6 +90,30 @@ const std::vector<Case> kConvolutions{
 };
 INSTANTIATE_TEST_SUITE_P(Convolution, EveryRule, ::testing::ValuesIn(kConvolutions), CaseName);
 
+// The form is chosen by the batch that is usual: few rows, as many that patches are never put together.
+std::vector<Case> ForOtherBatches() {
+  std::vector<Case> cases;
+  for (const auto& [rows, name] : {std::pair<std::int64_t, std::string>{1, "one row"}, {1 << 20, "a million rows"}}) {
+    Options o;
+    o.usual_batch = rows;
+    cases.push_back(Of("Conv", "for " + name, {P({2, 3, 5, 4}), P({4, 3, 3, 3}), P({4})}, {Pads({1, 0, 1, 1})}));
+    cases.push_back(Of("Conv", "many channels, for " + name, {P({1, 9, 4, 4}), P({3, 9, 3, 3})}, {Pads({1, 1, 1, 1})}));
+    cases.push_back(
+        Of("Conv", "many channels, stride 2, for " + name, {P({2, 9, 5, 5}), P({3, 9, 2, 2})}, {Strides({2, 2})}));
+    cases.push_back(Of("Conv", "2 groups, for " + name, {P({2, 4, 5, 4}), P({4, 2, 3, 2})}, {Groups(2)}));
+    for (auto& c : cases) c = c.Batched();
+    for (std::size_t i = cases.size() - 4; i < cases.size(); ++i) cases[i] = cases[i].Under(o);
+  }
+  Options one;
+  one.usual_batch = 1;
+  cases.push_back(Of("Conv", "1x1, for one row", {P({2, 5, 4, 3}), P({3, 5, 1, 1})}).Under(one).Batched());
+  cases.push_back(Of("Conv", "1x1, large image", {P({1, 2, 12, 11}), P({3, 2, 1, 1})}).Batched());
+  cases.push_back(
+      Of("Conv", "depthwise, many channels", {P({1, 48, 3, 3}), P({48, 1, 2, 2})}, {Groups(48), Pads({0, 0, 1, 1})}));
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(ConvolutionForms, EveryRule, ::testing::ValuesIn(ForOtherBatches()), CaseName);
+
 const std::vector<Case> kPools{
     Of("MaxPool", "2x2", {PApart({2, 2, 4, 6})}, {Kernel({2, 2}), Strides({2, 2})}),
     Of("MaxPool", "2x2, batch", {P({2, 3, 4, 4})}, {Kernel({2, 2}), Strides({2, 2})}).Batched(),
@@ -143,7 +167,8 @@ const std::vector<Case> kNormalisations{
     Of("LayerNormalization", "last two axes", {P({2, 3, 4}), P({3, 4}), P({3, 4})}, {{"axis", std::int64_t{-2}}}),
     Of("LayerNormalization", "scale of fewer axes", {P({2, 3, 4}), P({4}), P({1})}, {{"axis", std::int64_t{1}}}),
     Of("LRN", "5 channels of 7", {P({2, 7, 2, 3})}, {{"size", std::int64_t{5}}, {"alpha", .5f}, {"bias", 2.f}}),
-    Of("LRN", "3 channels of 5", {P({2, 5, 2})}, {{"size", std::int64_t{3}}, {"alpha", .3f}, {"beta", .5f}}).Batched(),
+    Of("LRN", "3 channels of 5", {P({2, 5, 2, 1})}, {{"size", std::int64_t{3}}, {"alpha", .3f}, {"beta", .5f}})
+        .Batched(),
 };
 INSTANTIATE_TEST_SUITE_P(Normalisation, EveryRule, ::testing::ValuesIn(kNormalisations), CaseName);
 

@@ -8,6 +8,7 @@
 
 #include "gradient/known.h"
 #include "gradient/losses.h"
+#include "gradient/pools_first.h"
 #include "gradient/rules.h"
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
@@ -71,7 +72,9 @@ class Differentiation {
       : model_(model),
         options_(options),
         head_(Head(model.graph(), options.loss)),
-        forward_(Ancestors(model.graph(), head_)) {}
+        forward_(Ancestors(model.graph(), head_)) {
+    shapes_.usual_batch = options.usual_batch;
+  }
 
   Result<StepModel> Run(onnx::ModelProto* step) {
     RETURN_IF_ERROR(CheckLoss(options_));
@@ -400,7 +403,9 @@ Result<StepModel> Differentiate(const onnx::ModelProto& model, const Options& op
     return Unimplemented("the model is of operator set " + std::to_string(opset) +
                          ", training takes 13 to 17; convert it, or export it again");
   }
-  return Differentiation(model, options).Run(step);
+  onnx::ModelProto rearranged = model;
+  PoolsFirst(rearranged.mutable_graph());
+  return Differentiation(rearranged, options).Run(step);
 }
 
 }  // namespace ganglion::gradient

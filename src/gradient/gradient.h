@@ -67,6 +67,9 @@ struct Options {
   // mu of the proximal term mu/2 ||theta - anchor||^2, which adds an input "anchor." + p for every parameter; 0: none.
   float proximal = 0;
   std::vector<std::string> frozen;  // parameters that keep their value
+  // Rows that a batch usually has, where the model leaves it open: some forms are faster for few rows, others for many,
+  // and all are right for any.
+  std::int64_t usual_batch = 32;
   // BatchNormalization uses the statistics that the model has, and keeps them, instead of the batch's.
   bool freeze_statistics = false;
 };

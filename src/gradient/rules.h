@@ -31,6 +31,7 @@ struct Shapes {
   std::map<std::string, tensor::Shape> shape;
   std::map<std::string, std::vector<std::int64_t>> ints;
   std::map<std::string, std::vector<float>> floats;  // of at most kKnownNumbers numbers
+  std::int64_t usual_batch = 32;                     // Options::usual_batch
 };
 inline constexpr std::size_t kKnownNumbers = 4096;
 

@@ -24,7 +24,8 @@ Result<Shape> InferConv(const Node& n, const Shapes& s) {
 }
 
 Status GradConv(Backward& b) {
-  ASSIGN_OR_RETURN(const Convolution c, ReadConvolution(b.n, b.ShapeOfInput(0), b.ShapeOfInput(1)));
+  ASSIGN_OR_RETURN(const Convolution c,
+                   ReadConvolution(b.n, b.ShapeOfInput(0), b.ShapeOfInput(1), b.shapes().usual_batch));
   if (b.wanted(0)) b.Give(0, InputGradient(b.g, c, b.x(1), b.dy));
   if (b.wanted(1)) b.Give(1, WeightGradient(b.g, c, b.x(0), b.dy));
   if (b.has(2) && b.wanted(2)) b.Give(2, BiasGradient(b.g, c.window.rank(), b.dy));
@@ -42,7 +43,8 @@ Result<Shape> InferConvTranspose(const Node& n, const Shapes& s) {
 // y is what the input gradient of a Conv would be with x as the upstream gradient, so dx is that Conv of dy, and dw is
 // that Conv's weight gradient with the two exchanged.
 Status GradConvTranspose(Backward& b) {
-  ASSIGN_OR_RETURN(const Convolution c, ReadTransposedConvolution(b.n, b.ShapeOfInput(0), b.ShapeOfInput(1)));
+  ASSIGN_OR_RETURN(const Convolution c,
+                   ReadTransposedConvolution(b.n, b.ShapeOfInput(0), b.ShapeOfInput(1), b.shapes().usual_batch));
   if (b.wanted(0)) {
     std::vector<std::int64_t> pads = c.window.begin;
     pads.insert(pads.end(), c.window.end.begin(), c.window.end.end());

@@ -249,7 +249,7 @@ Status GradInstanceNorm(Backward& b) {
 Result<Shape> InferLrn(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
   const std::int64_t size = graph::IntAttribute(n, "size", 0);
-  if (x.size() < 3 || x[1] < 1) return InvalidArgument("takes [N, C, D1, ...], got " + tensor::ShapeText(x));
+  if (x.size() != 4 || x[1] < 1) return InvalidArgument("takes [N, C, H, W], got " + tensor::ShapeText(x));
   if (size < 1 || size % 2 == 0 || size > kMaxExtent)
     return InvalidArgument("size " + std::to_string(size) + ", must be odd: the runtime has no other");
   return x;

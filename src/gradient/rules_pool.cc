@@ -29,12 +29,28 @@ Shape OutputOf(const Shape& x, const Window& w) {
   return y;
 }
 
-// Whether the windows tile the input: each pixel is read exactly once.
+// Whether no two windows touch and together they fill the image, but for what is left over at its end.
 bool Tiles(const Window& w) {
   for (std::size_t a = 0; a < w.rank(); ++a) {
-    if (w.kernel[a] != w.stride[a] || w.dilation[a] != 1 || w.out[a] * w.kernel[a] != w.in[a]) return false;
+    if (w.kernel[a] != w.stride[a] || w.dilation[a] != 1 || w.unread(a) < 0) return false;
   }
   return !w.padded();
+}
+
+// The spatial axes, cut to what tiles cover; and zeros in place of what was cut.
+std::string Cut(GraphBuilder& g, const Window& w, const std::string& x) {
+  Ints covered;
+  for (std::size_t a = 0; a < w.rank(); ++a) covered.push_back(w.out[a] * w.kernel[a]);
+  if (covered == w.in) return x;
+  Ints axes(w.rank());
+  std::iota(axes.begin(), axes.end(), 2);
+  return g.Node("Slice", {x, g.Ints("starts", Ints(w.rank(), 0)), g.Ints("ends", covered), g.Ints("axes", axes)});
+}
+std::string Uncut(GraphBuilder& g, const Window& w, const std::string& x) {
+  Ints pads(2 * (w.rank() + 2), 0);
+  for (std::size_t a = 0; a < w.rank(); ++a) pads[w.rank() + 4 + a] = w.unread(a);
+  const bool none = std::all_of(pads.begin(), pads.end(), [](std::int64_t p) { return p == 0; });
+  return none ? x : g.Node("Pad", {x, g.Ints("pads", pads)});
 }
 
 // Each position repeated over its tile.
@@ -59,21 +75,50 @@ Inferred InferMaxPool(const Node& n, Shapes& s) {
   return std::vector<Shape>{y, y};
 }
 
-// The operator knows which pixel it took, the first of equals: asking it keeps ties right.
+// The operator knows which pixel it took, the first of equals: asking it keeps ties right. It is slow at that, so tiles
+// find out otherwise.
 Status AskForIndices(Forward& f) {
   if (!f.needs_gradient) return {};
+  ASSIGN_OR_RETURN(const Window w, PoolWindow(*f.n, f.shapes.shape.at(f.n->input(0))));
+  if (Tiles(w)) return {};
   if (f.n->output_size() < 2) f.n->add_output();
   if (f.n->output(1).empty()) f.n->set_output(1, f.Name("indices"));
   return {};
 }
 
+// Which pixel of each tile was taken: of those that equal the maximum (blank rows of an image are equal) the one of the
+// highest rank, and the first pixel of a tile ranks highest. [.., in...], as a truth value.
+Result<std::string> Taken(Backward& b, const Window& w, const std::string& x) {
+  GraphBuilder& g = b.g;
+  Shape shape{1, 1};
+  for (std::size_t a = 0; a < w.rank(); ++a) shape.push_back(w.out[a] * w.kernel[a]);
+  ASSIGN_OR_RETURN(Tensor ranks, Tensor::Zeros(tensor::DataType::kFp32, shape));
+  std::size_t i = 0;
+  for (float& rank : ranks.As<float>()) {
+    std::size_t rest = i++;
+    std::int64_t at = 0;
+    std::int64_t scale = 1;
+    for (std::size_t a = w.rank(); a-- > 0;) {
+      const auto size = static_cast<std::size_t>(shape[a + 2]);
+      at += static_cast<std::int64_t>(rest % size) % w.kernel[a] * scale;
+      rest /= size;
+      scale *= w.kernel[a];
+    }
+    rank = static_cast<float>(w.taps() - at);
+  }
+  const std::string equal =
+      g.Node("Cast", {g.Node("Equal", {x, OverTiles(g, w, b.y())})}, {{"to", std::int64_t{onnx::TensorProto::FLOAT}}});
+  const std::string ranked = g.Node("Mul", {equal, g.Constant("ranks", ranks)});
+  const std::string best = g.Node("MaxPool", {ranked}, {{"kernel_shape", w.kernel}, {"strides", w.stride}});
+  return g.Node("Equal", {ranked, OverTiles(g, w, best)});
+}
+
 Status GradMaxPool(Backward& b) {
   ASSIGN_OR_RETURN(const Window w, PoolWindow(b.n, b.ShapeOfInput(0)));
-  bool within = !w.padded();
-  for (std::size_t a = 0; a < w.rank(); ++a) within = within && w.unread(a) >= 0;
-  if (!w.overlaps() && within) {  // no two positions took the same pixel
-    b.Give(0, b.g.Node("MaxUnpool", {b.dy, b.y(1), b.g.Node("Shape", {b.x(0)})},
-                       {{"kernel_shape", w.kernel}, {"strides", w.stride}}));
+  if (Tiles(w)) {
+    ASSIGN_OR_RETURN(const std::string taken, Taken(b, w, Cut(b.g, w, b.x(0))));
+    const std::string mask = b.g.Node("Cast", {taken}, {{"to", std::int64_t{onnx::TensorProto::FLOAT}}});
+    b.Give(0, Uncut(b.g, w, b.g.Node("Mul", {mask, OverTiles(b.g, w, b.dy)})));
     return {};
   }
   const std::string flat = b.g.Ints("flat", {-1});
@@ -130,7 +175,7 @@ Status GradAveragePool(Backward& b) {
   ASSIGN_OR_RETURN(const Tensor counts, Counts(b.n, w));
   const std::string share = b.g.Node("Mul", {b.dy, b.g.Constant("one_over_count", counts)});
   if (Tiles(w)) {
-    b.Give(0, OverTiles(b.g, w, share));
+    b.Give(0, Uncut(b.g, w, OverTiles(b.g, w, share)));
     return {};
   }
   // The transpose of summing over windows: a ConvTranspose with ones, every channel an image by itself.
