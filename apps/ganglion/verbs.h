@@ -37,6 +37,7 @@ void AddInit(CLI::App& app, Context& context, int& exit_code);
 void AddInfer(CLI::App& app, Context& context, int& exit_code);
 void AddGradient(CLI::App& app, Context& context, int& exit_code);
 void AddServe(CLI::App& app, Context& context, int& exit_code);
+void AddShrink(CLI::App& app, Context& context, int& exit_code);
 void AddCheck(CLI::App& app, Context& context, int& exit_code);
 void AddStatus(CLI::App& app, Context& context, int& exit_code);
 
