@@ -4,7 +4,7 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve stock-client sim soak test-chaos asan tsan fuzz format check clean help
+.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,7 +23,7 @@ build:           ## set up this machine if needed, configure, compile
 	cmake --preset release -Wno-dev
 	cmake --build --preset release -j $(JOBS)
 
-bench: bench-demo bench-certify bench-local bench-train bench-serve ## every goal table; figures in out/bench/*.json
+bench: bench-demo bench-certify bench-local bench-train bench-serve bench-online ## every goal table; figures in out/bench/*.json
 
 bench-demo: build      ## ladder accuracy, certified share, and the ratios against everything in the cloud
 	$(BUILD)/bench_demo
@@ -39,6 +39,13 @@ bench-serve: build     ## a node over the wire: against echoes, overload, reload
 	$(RUN) bench-serve
 	$(BUILD)/bench_serve
 	$(BUILD)/bench_serve_life
+
+bench-online: build    ## learning from streams: updates a second, loss against VW, predictions while learning
+	test -x out/peers/bin/python || python3 -m venv out/peers || echo "skipped: no python3-venv"
+	out/peers/bin/pip install -q vowpalwabbit || echo "vowpalwabbit could not be had"
+	mkdir -p out/peers/node && npm install --silent --no-audit --no-fund --ignore-scripts --prefix out/peers/node \
+	  hyparquet@1.31.5 hyparquet-compressors@1.1.2 vega-datasets@3.2.1 || echo "the flights could not be had"
+	$(BUILD)/bench_online
 
 stock-client: build    ## NVIDIA's tritonclient (from PyPI, in an environment of its own) against a node
 	test -x out/peers/bin/python || python3 -m venv out/peers || { echo "skipped: no python3-venv"; exit 0; }

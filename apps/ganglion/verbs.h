@@ -36,6 +36,7 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code);
 void AddInit(CLI::App& app, Context& context, int& exit_code);
 void AddInfer(CLI::App& app, Context& context, int& exit_code);
 void AddGradient(CLI::App& app, Context& context, int& exit_code);
+void AddLearn(CLI::App& app, Context& context, int& exit_code);
 void AddServe(CLI::App& app, Context& context, int& exit_code);
 void AddShrink(CLI::App& app, Context& context, int& exit_code);
 void AddCheck(CLI::App& app, Context& context, int& exit_code);
