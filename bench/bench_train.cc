@@ -48,7 +48,8 @@ int Run() {
   bench.torch = TorchPeer::Start(GANGLION_SOURCE_DIR "/bench/peers/torch_step.py");
   bench.engine = runtime::Engine::Create().value();
   if (!PerceptronRows(bench)) return 1;
-  return bench.figures.Finish();
+  const bool convolution = ConvolutionRows(bench);
+  return bench.figures.Finish() == 0 && convolution ? 0 : 1;
 }
 
 }  // namespace

@@ -18,5 +18,8 @@ struct TrainBench {
 
 // The 784-200-200-10 perceptron. False when a step failed.
 bool PerceptronRows(TrainBench& bench);
+// FedAvg's convolutional net, and others for the record; a file of their own, out/bench/train-conv.json. False when a
+// step failed or a goal does not hold.
+bool ConvolutionRows(TrainBench& bench);
 
 }  // namespace ganglion::bench

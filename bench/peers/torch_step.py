@@ -23,7 +23,59 @@ def perceptron(batch):
     return net, lambda: loss(net(x), y)
 
 
-NETS = {"perceptron": perceptron}
+def conv_net(batch):
+    nn = torch.nn
+    net = nn.Sequential(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, padding=2),
+                        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 10))
+    x, y, loss = torch.rand(batch, 1, 28, 28), torch.randint(0, 10, (batch,)), nn.CrossEntropyLoss()
+    return net, lambda: loss(net(x), y)
+
+
+def conv_net_normalised(batch):
+    nn, layers, channels = torch.nn, [], 1
+    for out in (32, 64):
+        layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
+                   nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
+        channels = out
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10))
+    x, y, loss = torch.rand(batch, 1, 28, 28), torch.randint(0, 10, (batch,)), nn.CrossEntropyLoss()
+    return net, lambda: loss(net(x), y)
+
+
+class Gru(torch.nn.Module):
+    def __init__(self, vocabulary=1000, width=64, classes=10):
+        super().__init__()
+        self.words = torch.nn.Embedding(vocabulary, width)
+        self.gru = torch.nn.GRU(width, width, batch_first=True)
+        self.head = torch.nn.Linear(width, classes)
+
+    def forward(self, tokens):
+        return self.head(self.gru(self.words(tokens))[1][0])
+
+
+class Transformer(torch.nn.Module):
+    def __init__(self, times=20, vocabulary=1000, width=64, layers=2, heads=4, inner=256, classes=10):
+        super().__init__()
+        self.words = torch.nn.Embedding(vocabulary, width)
+        self.places = torch.nn.Parameter(torch.rand(times, width))
+        layer = torch.nn.TransformerEncoderLayer(width, heads, inner, dropout=0.0, activation="gelu", batch_first=True)
+        self.layers = torch.nn.TransformerEncoder(layer, layers)
+        self.head = torch.nn.Linear(width, classes)
+
+    def forward(self, tokens):
+        return self.head(self.layers(self.words(tokens) + self.places).mean(1))
+
+
+def over_tokens(make):
+    def net_of(batch):
+        net, loss = make(), torch.nn.CrossEntropyLoss()
+        x, y = torch.randint(0, 1000, (batch, 20)), torch.randint(0, 10, (batch,))
+        return net, lambda: loss(net(x), y)
+
+    return net_of
+
+
+NETS = {"perceptron": perceptron, "conv_net": conv_net, "conv_net_normalised": conv_net_normalised, "gru": over_tokens(Gru), "transformer": over_tokens(Transformer)}
 
 
 def optimiser_of(name, parameters):

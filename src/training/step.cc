@@ -185,7 +185,9 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   RETURN_IF_ERROR(graph::Parse(model.bytes(), &proto));
   RETURN_IF_ERROR(FixShapes(options.row_shapes, model.name(), &proto));
   onnx::ModelProto step_proto;
-  auto differentiated = gradient::Differentiate(proto, options.gradient, &step_proto);
+  gradient::Options gradient_options = options.gradient;
+  gradient_options.usual_batch = options.batch;
+  auto differentiated = gradient::Differentiate(proto, gradient_options, &step_proto);
   if (!differentiated.ok()) return differentiated.status().Within(model.name());
   step->step_ = std::move(*differentiated);
   ASSIGN_OR_RETURN(const auto step_model,
