@@ -20,6 +20,8 @@ constexpr std::int64_t kSmallBatch = 16;    // below, copying N numbers at once 
 constexpr std::int64_t kFewChannels = 8;    // below, copying C numbers at once is
 constexpr std::int64_t kManyChannels = 48;  // depthwise
 constexpr std::int64_t kLargeImage = 128;   // positions that make a product for one example worth its while
+constexpr std::int64_t kReaderNumbers = std::int64_t{1}
+                                        << 22;  // beyond, ConvTranspose, which makes them a row at a time
 constexpr std::int64_t kPatchNumbers = std::int64_t{1} << 23;  // beyond, patches fall out of every cache
 
 Ints Joined(Ints a, const Ints& b) {
@@ -213,6 +215,31 @@ std::string Flipped(GraphBuilder& g, const Convolution& c, const std::string& w)
                           g.Ints("steps", last)});
 }
 
+// The input's gradient as one product: what each pixel's readers got, gathered [N, P, K, M], by the kernels [K M, C].
+std::string ByReaders(GraphBuilder& g, const Convolution& c, const std::string& w, const std::string& dy) {
+  const Window& win = c.window;
+  const std::int64_t positions = win.positions();
+  const std::int64_t taps = win.taps();
+  const std::int64_t pixels = win.pixels();
+  const Ints read = win.Table();
+  Ints readers(static_cast<std::size_t>(pixels * taps), positions);  // of each pixel, by tap
+  for (std::int64_t k = 0; k < taps; ++k) {
+    for (std::int64_t o = 0; o < positions; ++o) {
+      const std::int64_t pixel = read[static_cast<std::size_t>(k * positions + o)];
+      if (pixel < pixels) readers[static_cast<std::size_t>(pixel * taps + k)] = o;
+    }
+  }
+  const std::string rows = Transpose(g, Reshape(g, dy, {0, c.out_channels, positions}), {0, 2, 1});
+  const std::string with_zero = PadSpatial(g, rows, {0}, {1}, 1, 3);
+  const std::string table = Reshape(g, g.Ints("readers", std::move(readers)), {pixels, taps});
+  const std::string got = g.Node("Gather", {with_zero, table}, {{"axis", std::int64_t{1}}});
+  const std::string kernels = Transpose(g, Reshape(g, w, {c.out_channels, c.in_channels, taps}), {2, 0, 1});
+  const std::string product = g.Node("MatMul", {Reshape(g, got, {-1, taps * c.out_channels}),
+                                                Reshape(g, kernels, {taps * c.out_channels, c.in_channels})});
+  const std::string by_channel = Transpose(g, Reshape(g, product, {-1, pixels, c.in_channels}), {0, 2, 1});
+  return Reshape(g, by_channel, Joined({0, c.in_channels}, win.in));
+}
+
 }  // namespace
 
 Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, const Shape& w,
@@ -309,6 +336,11 @@ std::string InputGradient(GraphBuilder& g, const Convolution& c, const std::stri
   }
   if (possible && (c.depthwise() || (win.taps() == 1 && c.batch >= kSmallBatch / 2))) {
     return g.Node("Conv", {dy, Flipped(g, c, w)}, {{"group", c.groups}, {"pads", pads}, {"dilations", win.dilation}});
+  }
+  const std::int64_t per_row = win.pixels() * win.taps() * c.out_channels;
+  if (c.groups == 1 && win.unit_stride() && win.taps() > 1 && c.out_channels >= kFewChannels &&
+      per_row <= kReaderNumbers / c.batch) {
+    return ByReaders(g, c, w, dy);
   }
   Ints extra(win.rank());
   for (std::size_t a = 0; a < win.rank(); ++a) extra[a] = win.unread(a);
