@@ -4,7 +4,7 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help
+.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -96,6 +96,14 @@ check:           ## style as a test, formatting, clang-tidy
 	cmake --preset release -Wno-dev
 	cmake --build --preset release --target generated -j $(JOBS)
 	tools/tidy.sh $(BUILD) $(JOBS)
+
+operators-table: build ## docs/operators.md: operators, forms and their errors, from what the tests measure
+	-$(BUILD)/gradient_test --gtest_brief=1 --gtest_output=json:out/operators.json
+	tools/operators.py out/operators.json > out/operators.md
+	mv out/operators.md docs/operators.md
+
+ready-models:    ## models of others from npm into out/ready-models: gradient_test trains them
+	tools/ready_models.sh
 
 clean:           ## remove what was built (not the cache outside the tree)
 	rm -rf build out

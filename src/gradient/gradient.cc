@@ -6,10 +6,12 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "gradient/clip.h"
 #include "gradient/known.h"
 #include "gradient/losses.h"
 #include "gradient/pools_first.h"
 #include "gradient/rules.h"
+#include "gradient/upgrade.h"
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
 
@@ -34,25 +36,6 @@ std::vector<int> Ancestors(const onnx::GraphProto& g, const std::string& value) 
   return nodes;
 }
 
-void Know(Shapes* shapes, const std::string& name, const tensor::Tensor& t) {
-  shapes->shape[name] = t.shape();
-  if (t.type() == DataType::kInt64) {
-    const auto v = t.As<long>();
-    shapes->ints[name].assign(v.begin(), v.end());
-  }
-  if (t.type() == DataType::kInt32) {
-    const auto v = t.As<int>();
-    shapes->ints[name].assign(v.begin(), v.end());
-  }
-  if (t.type() == DataType::kBool) {
-    for (const std::byte b : t.View().bytes) shapes->ints[name].push_back(b == std::byte{0} ? 0 : 1);
-  }
-  if (t.type() == DataType::kFp32 && t.As<float>().size() <= kKnownNumbers) {
-    const auto v = t.As<float>();
-    shapes->floats[name].assign(v.begin(), v.end());
-  }
-}
-
 std::int64_t End(const std::vector<Segment>& segments) {
   return segments.empty() ? 0 : segments.back().offset + segments.back().size;
 }
@@ -65,13 +48,22 @@ bool IsSetting(const std::string& op, int input) {
   return at != kFrom.end() && input >= at->second;
 }
 
+Status CheckOutput(const onnx::GraphProto& g, const std::string& output) {
+  std::string have;
+  for (const auto& v : g.output()) {
+    if (output.empty() || v.name() == output) return {};
+    have += " " + v.name();
+  }
+  return InvalidArgument("the model has no output \"" + output + "\"; it has:" + have);
+}
+
 // One differentiation, in the order of its steps.
 class Differentiation {
  public:
   Differentiation(const onnx::ModelProto& model, const Options& options)
       : model_(model),
         options_(options),
-        head_(Head(model.graph(), options.loss)),
+        head_(Head(model.graph(), options.loss, options.output)),
         forward_(Ancestors(model.graph(), head_)) {
     shapes_.usual_batch = options.usual_batch;
   }
@@ -79,6 +71,7 @@ class Differentiation {
   Result<StepModel> Run(onnx::ModelProto* step) {
     RETURN_IF_ERROR(CheckLoss(options_));
     RETURN_IF_ERROR(CheckOperators());
+    RETURN_IF_ERROR(CheckClipping());
     builder_.emplace(&out_);
     builder_->Avoid(model_.graph());
     out_.mutable_opset_import(0)->set_version(std::max<std::int64_t>(graph::OpsetVersion(model_), 16));
@@ -96,6 +89,9 @@ class Differentiation {
     return std::move(result_);
   }
 
+  // Not "": why one pass cannot clip example by example, where nothing else was wrong.
+  const std::string& inseparable() const { return inseparable_; }
+
  private:
   GraphBuilder& b() { return *builder_; }
 
@@ -112,12 +108,20 @@ class Differentiation {
     if (missing.empty()) return {};
     std::string known;
     for (const auto& name : SupportedOperators()) known += " " + name;
-    const char* hint = missing.find("Einsum") == std::string::npos ? "" : " (write Einsum as MatMul and Transpose)";
-    return Unimplemented("no gradient rule for " + missing + hint + "; there is one for:" + known);
+    return Unimplemented("no gradient rule for " + missing + Hint(missing) + "; there is one for:" + known);
+  }
+
+  // What to do about it.
+  static std::string Hint(const std::string& missing) {
+    std::string hint;
+    if (missing.find("(Einsum)") != std::string::npos) hint += "; write Einsum as MatMul and Transpose";
+    if (missing.find("(If)") != std::string::npos)
+      hint += "; an If goes away where its condition follows from fixed inputs and sizes, see Prepare";
+    return hint;
   }
 
   Status CheckName(const std::string& name) const {
-    static const std::unordered_set<std::string> kReserved{"target", "row_weight", "loss", "label"};
+    static const std::unordered_set<std::string> kReserved{"target", "row_weight", "loss", "label", "norms"};
     static const std::vector<std::string> kPrefixes{"grad.", "next.", "noise.", "anchor."};
     const bool prefixed =
         std::any_of(kPrefixes.begin(), kPrefixes.end(), [&](const std::string& p) { return name.rfind(p, 0) == 0; });
@@ -158,7 +162,7 @@ class Differentiation {
     for (const auto& t : model_.graph().initializer()) {
       if (!read_.contains(t.name())) continue;
       ASSIGN_OR_RETURN(const tensor::Tensor value, graph::ToTensor(t));
-      Know(&shapes_, t.name(), value);
+      Know(t.name(), value, &shapes_);
       const bool statistic = statistics.contains(t.name());
       const bool constant = value.type() != DataType::kFp32 || value.shape().empty() || frozen.contains(t.name()) ||
                             !trainable_.contains(t.name());
@@ -177,7 +181,8 @@ class Differentiation {
     }
     if (result_.parameters.empty())
       return FailedPrecondition(
-          "the model has no trainable parameters (FP32 initializers of rank >= 1 that are not frozen)");
+          "the model has no trainable parameters (FP32 initializers of rank >= 1 that are not frozen; weights in "
+          "Constant nodes become such by Prepare)");
     return {};
   }
 
@@ -195,7 +200,7 @@ class Differentiation {
 
   Status AppendForward(onnx::NodeProto n, int index) {
     if (n.op_type() == "Constant") {
-      RETURN_IF_ERROR(TakeConstant(n, index));
+      if (auto s = LearnConstant(n, &shapes_); !s.ok()) return s.Within(graph::Describe(n, index));
       *out_.mutable_graph()->add_node() = n;
       nodes_.push_back({std::move(n), index});
       return {};
@@ -229,30 +234,6 @@ class Differentiation {
     return {};
   }
 
-  Status TakeConstant(const onnx::NodeProto& n, int index) {
-    const std::string& name = n.output(0);
-    for (const auto& a : n.attribute()) {
-      if (a.name() == "value" && a.has_t()) {
-        ASSIGN_OR_RETURN(const tensor::Tensor t, graph::ToTensor(a.t()));
-        Know(&shapes_, name, t);
-      } else if (a.name() == "value_int") {
-        shapes_.shape[name] = {};
-        shapes_.ints[name] = {a.i()};
-      } else if (a.name() == "value_ints") {
-        shapes_.shape[name] = {a.ints_size()};
-        shapes_.ints[name].assign(a.ints().begin(), a.ints().end());
-      } else if (a.name() == "value_float") {
-        shapes_.shape[name] = {};
-        shapes_.floats[name] = {a.f()};
-      } else if (a.name() == "value_floats") {
-        shapes_.shape[name] = {a.floats_size()};
-        shapes_.floats[name].assign(a.floats().begin(), a.floats().end());
-      }
-    }
-    if (!shapes_.shape.contains(name)) return Unimplemented(graph::Describe(n, index) + " has no numbers as its value");
-    return {};
-  }
-
   Status AppendTheLoss() {
     const Shape head = shapes_.shape.at(head_);
     if (head.size() < 2 || head.back() < 1) {
@@ -273,6 +254,85 @@ class Differentiation {
     for (const auto& s : result_.statistics) b().Input({s.name, DataType::kFp32, s.shape});
     ASSIGN_OR_RETURN(const LossNodes loss, AppendLoss(b(), options_, head_, head));
     gradients_[head_] = {loss.d_head};
+    return options_.clip_norm ? FollowExamples(head[0]) : Status();
+  }
+
+  // There is no gradient of one example where the others decide how it is normalised.
+  Status CheckClipping() const {
+    if (!options_.clip_norm || options_.freeze_statistics) return {};
+    for (const int i : forward_) {
+      const auto& n = model_.graph().node(i);
+      if (n.op_type() == "BatchNormalization")
+        return FailedPrecondition(graph::Describe(n, i) +
+                                  " mixes the examples of a batch, so none has a gradient to clip; freeze its "
+                                  "statistics (--freeze-statistics), or normalise within examples");
+    }
+    return {};
+  }
+
+  // Where the examples are in every value. What one pass cannot tell apart is not an error: `inseparable_`.
+  Status FollowExamples(std::int64_t batch) {
+    clip_.emplace(b(), shapes_, *options_.clip_norm, batch);
+    for (const auto& spec : inputs_) clip_->Input(spec);
+    for (const auto& [n, index] : nodes_) {
+      if (auto s = clip_->Follow(n); !s.ok()) return Inseparable(s.Within(graph::Describe(n, index)));
+    }
+    return clip_->IsRows(head_) ? Status()
+                                : Inseparable(Unimplemented("the rows of \"" + head_ + "\" are not the examples"));
+  }
+  Status Inseparable(Status why) {
+    inseparable_ = why.message();
+    return why;
+  }
+
+  // Pushes the gradients of a node's outputs to its inputs; with clipping, what is the same for all examples is owed.
+  Status PassBack(const onnx::NodeProto& n, int index) {
+    const Rule& rule = *FindRule(n.op_type());
+    std::vector<std::string> dys;
+    bool any = false;
+    bool differs = false;
+    for (const auto& o : n.output()) {
+      dys.push_back(needs_gradient_.contains(o) ? Total(o) : "");
+      any |= !dys.back().empty();
+      differs |= !dys.back().empty() && clip_ && clip_->Differs(o);
+      if (!dys.back().empty() && dys.size() > 1 && !rule.many_outputs)
+        return Unimplemented(graph::Describe(n, index) + ": no gradient rule for its output " +
+                             std::to_string(dys.size() - 1));
+    }
+    if (!any) return {};
+    std::vector<bool> wanted;
+    for (int i = 0; i < n.input_size(); ++i) {
+      const bool needed = needs_gradient_.contains(n.input(i));
+      const bool owed = needed && differs && !clip_->Differs(n.input(i));
+      if (owed) clip_->Owe({&n, i, dys});
+      wanted.push_back(needed && !owed);
+    }
+    if (std::none_of(wanted.begin(), wanted.end(), [](bool w) { return w; })) return {};
+    Backward backward(n, shapes_, std::move(dys), &b());
+    backward.Want(wanted);
+    if (auto s = rule.gradient(backward); !s.ok()) return s.Within(graph::Describe(n, index));
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if (wanted[i] && !backward.given().contains(static_cast<int>(i)))
+        return Unimplemented(graph::Describe(n, index) + ": no gradient rule for its input " + std::to_string(i) +
+                             " (\"" + n.input(static_cast<int>(i)) + "\")");
+    }
+    for (const auto& [i, gradient] : backward.given()) {
+      if (wanted[static_cast<std::size_t>(i)]) gradients_[n.input(i)].push_back(gradient);
+    }
+    return {};
+  }
+
+  // Nodes from the last to the first. With clipping, those that have examples come first, then, with what these owe,
+  // the others.
+  Status PassBackThrough(bool examples) {
+    for (auto at = nodes_.rbegin(); at != nodes_.rend(); ++at) {
+      const auto& [n, index] = *at;
+      if (n.op_type() == "Constant" || FindRule(n.op_type())->gradient == nullptr) continue;
+      const bool differs =
+          clip_ && std::any_of(n.output().begin(), n.output().end(), [&](const auto& o) { return clip_->Differs(o); });
+      if (clip_ && differs != examples) continue;
+      RETURN_IF_ERROR(PassBack(n, index));
+    }
     return {};
   }
 
@@ -287,47 +347,12 @@ class Differentiation {
   }
 
   Status AppendBackward() {
-    for (auto at = nodes_.rbegin(); at != nodes_.rend(); ++at) {
-      const auto& [n, index] = *at;
-      if (n.op_type() == "Constant") continue;
-      const Rule& rule = *FindRule(n.op_type());
-      if (rule.gradient == nullptr) continue;
-      std::vector<std::string> dys;
-      bool any = false;
-      for (const auto& o : n.output()) {
-        dys.push_back(needs_gradient_.contains(o) ? Total(o) : "");
-        any |= !dys.back().empty();
-        if (!dys.back().empty() && dys.size() > 1 && !rule.many_outputs)
-          return Unimplemented(graph::Describe(n, index) + ": no gradient rule for its output " +
-                               std::to_string(dys.size() - 1));
-      }
-      if (!any) continue;
-      Backward backward(n, shapes_, std::move(dys), &b());
-      std::vector<bool> wanted;
-      for (const auto& in : n.input()) wanted.push_back(needs_gradient_.contains(in));
-      backward.Want(wanted);
-      if (auto s = rule.gradient(backward); !s.ok()) return s.Within(graph::Describe(n, index));
-      for (std::size_t i = 0; i < wanted.size(); ++i) {
-        if (wanted[i] && !backward.given().contains(static_cast<int>(i)))
-          return Unimplemented(graph::Describe(n, index) + ": no gradient rule for its input " + std::to_string(i) +
-                               " (\"" + n.input(static_cast<int>(i)) + "\")");
-      }
-      for (const auto& [i, gradient] : backward.given()) {
-        if (wanted[static_cast<std::size_t>(i)]) gradients_[n.input(i)].push_back(gradient);
-      }
-    }
-    return {};
-  }
-
-  // mu/2 ||theta - anchor||^2 and its gradient.
-  void AppendProximal(const Segment& s, std::string* sum, std::string* loss) {
-    const std::string anchor = "anchor." + s.name;
-    b().Input({anchor, DataType::kFp32, s.shape});
-    const std::string apart = b().Node("Sub", {s.name, anchor});
-    const std::string pull = b().Node("Mul", {apart, b().Scalar("mu", options_.proximal)});
-    *sum = sum->empty() ? pull : b().Node("Add", {*sum, pull});
-    const std::string square = b().Node("ReduceSum", {b().Node("Mul", {apart, pull})}, {KeepDims(false)});
-    *loss = b().Node("Add", {*loss, b().Node("Mul", {square, b().Scalar("half", .5f)})});
+    RETURN_IF_ERROR(PassBackThrough(true));
+    if (!clip_) return {};
+    auto settled = clip_->Settle();
+    if (!settled.ok()) return Inseparable(settled.status());
+    for (auto& [value, gradient] : *settled) gradients_[value].push_back(std::move(gradient));
+    return PassBackThrough(false);
   }
 
   Status NameOutputs() {
@@ -336,7 +361,7 @@ class Differentiation {
     std::vector<std::string> sums;
     for (const auto& s : result_.parameters) {
       std::string sum = Total(s.name);
-      if (options_.proximal > 0) AppendProximal(s, &sum, &loss);
+      if (options_.proximal > 0) AppendProximal(b(), options_.proximal, s, &sum, &loss);
       // A parameter that the loss does not depend on (a branch that a constant condition cuts, say): no change.
       if (sum.empty()) sum = b().Node("Mul", {s.name, b().Scalar("zero", 0)});
       sums.push_back(sum);
@@ -346,6 +371,7 @@ class Differentiation {
       b().Rename(loss, "loss");
     }
     b().Output({"loss", DataType::kFp32, {}});
+    if (clip_) b().Output({"norms", DataType::kFp32, {shapes_.shape.at(head_)[0]}});
     for (std::size_t i = 0; i < sums.size(); ++i) {
       const Segment& s = result_.parameters[i];
       // The node that makes the sum makes the output; a copy is needed only where two parameters share one gradient.
@@ -385,6 +411,8 @@ class Differentiation {
   std::vector<std::pair<std::string, std::string>> next_;  // statistics and the values that replace them
   std::unordered_map<std::string, std::vector<std::string>> gradients_;
   StepModel result_;
+  std::optional<Clipping> clip_;
+  std::string inseparable_;
 };
 
 }  // namespace
@@ -398,14 +426,20 @@ std::vector<std::string> SupportedOperators() {
 
 Result<StepModel> Differentiate(const onnx::ModelProto& model, const Options& options, onnx::ModelProto* step) {
   RETURN_IF_ERROR(graph::Validate(model));
+  RETURN_IF_ERROR(CheckOutput(model.graph(), options.output));
   const auto opset = graph::OpsetVersion(model);
-  if (opset < 13 || opset > graph::kOpset) {
-    return Unimplemented("the model is of operator set " + std::to_string(opset) +
-                         ", training takes 13 to 17; convert it, or export it again");
+  if (opset < kOldestOpset || opset > graph::kOpset) {
+    return Unimplemented("the model is of operator set " + std::to_string(opset) + ", training takes " +
+                         std::to_string(kOldestOpset) + " to " + std::to_string(graph::kOpset) +
+                         "; export it again with opset_version=" + std::to_string(graph::kOpset));
   }
   onnx::ModelProto rearranged = model;
+  if (opset < kPlainOpset) RETURN_IF_ERROR(Upgrade(&rearranged));
   PoolsFirst(rearranged.mutable_graph());
-  return Differentiation(rearranged, options).Run(step);
+  Differentiation differentiation(rearranged, options);
+  auto made = differentiation.Run(step);
+  if (made.ok() || differentiation.inseparable().empty()) return made;
+  return ClipOneByOne(rearranged, options, differentiation.inseparable(), step);
 }
 
 }  // namespace ganglion::gradient

@@ -10,7 +10,7 @@
 //   inputs   the model's inputs, "target", "row_weight" FP32[-1] (w; 1/batch for the mean, 0 to leave a row out), and
 //   every
 //            trainable parameter under its own name
-//   outputs  "loss" FP32[], and "grad." + p for every p, in the shape of p
+//   outputs  "loss" FP32[], and "grad." + p for every p, in the shape of p; "norms" where examples are clipped
 // Parameters are inputs, so one session serves any number of clients and threads. The update itself is not part of the
 // graph: a fused loop (module optimizer) takes a tenth of what optimiser operators cost.
 //
@@ -21,8 +21,10 @@
 //
 // Heads of more than two dimensions, [-1, T, K], are a loss at each position; a row's loss is the mean over them.
 //
-// Operator sets 13 to 17. One operator without a rule is a refusal that names every such node. Subgradients: Relu is 0
-// at 0. A size of -1 is taken to be the batch: two of them are equal, and neither is 1 for broadcasting.
+// Operator sets 7 to 17; models below 13 are rewritten first (upgrade.h). Above 17 a model is refused: reductions,
+// Split, Pad and Resize changed there, and every exporter can still write 17. One operator without a rule is a refusal
+// that names every such node. Subgradients: Relu is 0 at 0. A size of -1 is taken to be the batch: two of them are
+// equal, and neither is 1 for broadcasting.
 //
 // Rules are the rows of the tables in rules_*.cc, one short function each. Which forms are fast, and by how much, is in
 // docs/adr/0003-the-gradient-is-a-model.md.
@@ -60,6 +62,7 @@ std::optional<Loss> LossFromName(std::string_view name);  // "softmax_cross_entr
 std::vector<std::string> LossNames();
 
 struct Options {
+  std::string output;  // of the model, that the loss is taken on; empty: its first
   Loss loss = Loss::kSoftmaxCrossEntropy;
   float huber_delta = 1;  // > 0
   float temperature = 1;  // of distillation, > 0
@@ -72,6 +75,9 @@ struct Options {
   std::int64_t usual_batch = 32;
   // BatchNormalization uses the statistics that the model has, and keeps them, instead of the batch's.
   bool freeze_statistics = false;
+  // C > 0: every example's gradient is cut to this norm before it is weighted and summed, and there is another output,
+  // "norms" FP32[-1], of the gradients before that (gradient/clip.h). The loss stays as it is.
+  std::optional<float> clip_norm;
 };
 
 // A trainable parameter's place in the flat vector that optimisers and federated rounds work on.
@@ -90,6 +96,8 @@ struct StepModel {
   // Inputs to be filled with fresh uniform numbers in [0, 1) before each step (dropout).
   std::vector<tensor::Spec> noise;
   tensor::Spec target;
+  // With clip_norm: why the step goes through the examples one at a time; "" where one pass does all.
+  std::string one_by_one;
 };
 
 // Writes the step model to `step`.

@@ -27,6 +27,7 @@ TEST(Rules, HaveACaseEach) {
   const auto& unit = *::testing::UnitTest::GetInstance();
   for (int i = 0; i < unit.total_test_suite_count(); ++i) {
     const auto& suite = *unit.GetTestSuite(i);
+    names.push_back("/" + std::string(suite.name()) + "_");  // a suite of an operator's own
     if (std::string(suite.name()).find("EveryRule") == std::string::npos) continue;
     for (int k = 0; k < suite.total_test_count(); ++k) names.emplace_back(suite.GetTestInfo(k)->name());
   }
@@ -35,6 +36,20 @@ TEST(Rules, HaveACaseEach) {
     const auto is_of_op = [&](const std::string& n) { return n.find("/" + op + "_") != std::string::npos; };
     EXPECT_TRUE(std::any_of(names.begin(), names.end(), is_of_op)) << op << " has a rule and no test";
   }
+}
+
+// docs/operators.md is made of the tests' reports: `make operators-table`.
+TEST(Rules, AreAllInTheTableOfOperators) {
+  std::ifstream file(GANGLION_SOURCE_DIR "/docs/operators.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  std::string without;
+  for (const auto& op : SupportedOperators()) {
+    EXPECT_NE(text.str().find("`" + op + "`"), std::string::npos)
+        << op << " is not in docs/operators.md: make operators-table";
+    if (FindRule(op)->gradient == nullptr) without += (without.empty() ? "" : " ") + op;
+  }
+  RecordProperty("without_gradient", without);
 }
 
 // x [batch, in] through linear layers (PyTorch's layout) with an activation between each two.
@@ -208,9 +223,17 @@ TEST(Differentiate, RefusesWhatItCannotTrain) {
             std::string::npos);
   EXPECT_NE(Differentiate(model, {.frozen = {"nope"}}, &step).status().message().find("\"nope\" is not in the model"),
             std::string::npos);
-  auto old = model;
-  old.mutable_opset_import(0)->set_version(9);
-  EXPECT_NE(Differentiate(old, {}, &step).status().message().find("operator set 9"), std::string::npos);
+  for (const int opset : {6, 18}) {
+    auto other = model;
+    other.mutable_opset_import(0)->set_version(opset);
+    EXPECT_NE(Differentiate(other, {}, &step)
+                  .status()
+                  .message()
+                  .find("operator set " + std::to_string(opset) + ", training takes 7 to 17"),
+              std::string::npos);
+  }
+  EXPECT_NE(Differentiate(model, {.output = "z"}, &step).status().message().find("no output \"z\"; it has: y"),
+            std::string::npos);
   const auto frozen = Differentiate(model, {.frozen = {"w0"}}, &step);
   ASSERT_TRUE(frozen.ok()) << frozen.status().message();
   EXPECT_EQ(frozen->parameters.size(), 1u);

@@ -315,6 +315,48 @@ void LearnConstantOfShape(const Node& n, Shapes& s) {
 
 }  // namespace
 
+void Know(const std::string& name, const tensor::Tensor& t, Shapes* shapes) {
+  using tensor::DataType;
+  shapes->shape[name] = t.shape();
+  if (t.type() == DataType::kInt64) {
+    const auto v = t.As<long>();
+    shapes->ints[name].assign(v.begin(), v.end());
+  } else if (t.type() == DataType::kInt32) {
+    const auto v = t.As<int>();
+    shapes->ints[name].assign(v.begin(), v.end());
+  } else if (t.type() == DataType::kBool) {
+    Ints truths;
+    for (const std::byte b : t.View().bytes) truths.push_back(b == std::byte{0} ? 0 : 1);
+    shapes->ints[name] = std::move(truths);
+  } else if (t.type() == DataType::kFp32 && t.As<float>().size() <= kKnownNumbers) {
+    const auto v = t.As<float>();
+    shapes->floats[name].assign(v.begin(), v.end());
+  }
+}
+
+Status LearnConstant(const Node& n, Shapes* shapes) {
+  const std::string& name = n.output(0);
+  for (const auto& a : n.attribute()) {
+    if (a.name() == "value" && a.has_t()) {
+      ASSIGN_OR_RETURN(const tensor::Tensor t, graph::ToTensor(a.t()));
+      Know(name, t, shapes);
+    } else if (a.name() == "value_int") {
+      shapes->shape[name] = {};
+      shapes->ints[name] = {a.i()};
+    } else if (a.name() == "value_ints") {
+      shapes->shape[name] = {a.ints_size()};
+      shapes->ints[name].assign(a.ints().begin(), a.ints().end());
+    } else if (a.name() == "value_float") {
+      shapes->shape[name] = {};
+      shapes->floats[name] = {a.f()};
+    } else if (a.name() == "value_floats") {
+      shapes->shape[name] = {a.floats_size()};
+      shapes->floats[name].assign(a.floats().begin(), a.floats().end());
+    }
+  }
+  return shapes->shape.contains(name) ? Status() : Unimplemented("has no numbers as its value");
+}
+
 void Learn(const Node& n, Shapes& s) {
   if (n.output_size() == 0 || n.output(0).empty() || !s.shape.contains(n.output(0))) return;
   if (n.op_type() == "ConstantOfShape") return LearnConstantOfShape(n, s);

@@ -9,6 +9,10 @@
 
 namespace ganglion::gradient {
 
+// A constant: its shape, and its numbers where they are integers or few.
+void Know(const std::string& name, const tensor::Tensor& value, Shapes* shapes);
+// The same of a Constant node; a refusal if it holds no numbers.
+Status LearnConstant(const onnx::NodeProto& n, Shapes* shapes);
 // Adds to `shapes.ints` or `shapes.floats` what the outputs of `n` are, if its inputs are known. The shapes of its
 // outputs are there already.
 void Learn(const onnx::NodeProto& n, Shapes& shapes);

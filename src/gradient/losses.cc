@@ -125,17 +125,27 @@ std::vector<std::string> LossNames() {
   return names;
 }
 
-std::string Head(const onnx::GraphProto& g, Loss loss) {
-  const std::string& out = g.output(0).name();
-  for (const auto& n : g.node()) {
-    if (n.output_size() == 0 || n.input_size() == 0 || n.output(0) != out) continue;
+std::string Head(const onnx::GraphProto& g, Loss loss, const std::string& output) {
+  const auto* out = &g.output(0);
+  for (const auto& v : g.output()) {
+    if (v.name() == output) out = &v;
+  }
+  std::string made = out->name();  // by what, through copies
+  for (int i = g.node_size() - 1; i >= 0; --i) {
+    const auto& n = g.node(i);
+    if (n.output_size() == 0 || n.input_size() == 0 || n.output(0) != made) continue;
+    if (n.op_type() == "Identity") {
+      made = n.input(0);
+      continue;
+    }
     const std::int64_t axis = graph::IntAttribute(n, "axis", -1);
     const bool softmax = n.op_type() == "Softmax" || n.op_type() == "LogSoftmax";
-    const bool over_classes = axis == -1 || axis + 1 == g.output(0).type().tensor_type().shape().dim_size();
+    const bool over_classes = axis == -1 || axis + 1 == out->type().tensor_type().shape().dim_size();
     if (IsSoftmaxLoss(loss) && softmax && over_classes) return n.input(0);
     if (loss == Loss::kSigmoidCrossEntropy && n.op_type() == "Sigmoid") return n.input(0);
+    break;
   }
-  return out;
+  return out->name();
 }
 
 Status CheckLoss(const Options& o) {
@@ -146,6 +156,7 @@ Status CheckLoss(const Options& o) {
   if (!(o.temperature > 0)) return refuse("temperature", o.temperature, "> 0");
   if (!(o.hard_share >= 0 && o.hard_share <= 1)) return refuse("hard_share", o.hard_share, "in [0, 1]");
   if (!(o.proximal >= 0)) return refuse("proximal", o.proximal, ">= 0");
+  if (o.clip_norm && !(*o.clip_norm > 0)) return refuse("clip_norm", *o.clip_norm, "> 0");
   return {};
 }
 
@@ -155,7 +166,11 @@ tensor::Spec TargetSpec(Loss loss, const Shape& head) {
 }
 
 Result<LossNodes> AppendLoss(GraphBuilder& g, const Options& options, const std::string& head, const Shape& shape) {
-  Rows r{g, head, g.Node("Unsqueeze", {"row_weight", g.Ints("axis", {1})}), shape.back()};
+  // Clipping scales examples later, when their norms are known.
+  const std::string ones = options.clip_norm ? g.Node("Pow", {"row_weight", g.Scalar("zero", 0)}) : "row_weight";
+  const auto column = [&](const std::string& v) { return g.Node("Unsqueeze", {v, g.Ints("axis", {1})}); };
+  Rows r{g, head, column(ones), shape.back()};
+  std::string weight = options.clip_norm ? column("row_weight") : r.w;
   std::string target = "target";
   const bool flat = shape.size() == 2;
   if (!flat) {  // every position is a row of its own, with its share of the example's weight
@@ -166,9 +181,14 @@ Result<LossNodes> AppendLoss(GraphBuilder& g, const Options& options, const std:
                              ": sizes between batch and classes must be fixed");
       positions *= shape[i];
     }
-    const std::string share = r.Mul(r.w, 1 / static_cast<float>(positions));
-    const std::string repeated = g.Node("Tile", {share, g.Ints("repeats", {1, positions})});
-    r.w = g.Node("Reshape", {repeated, g.Ints("column", {-1, 1})});
+    const auto spread = [&](const std::string& v) {
+      const std::string share = r.Mul(v, 1 / static_cast<float>(positions));
+      const std::string repeated = g.Node("Tile", {share, g.Ints("repeats", {1, positions})});
+      return g.Node("Reshape", {repeated, g.Ints("column", {-1, 1})});
+    };
+    const bool same = weight == r.w;
+    r.w = spread(r.w);
+    weight = same ? r.w : spread(weight);
     r.head = g.Node("Reshape", {head, g.Ints("rows", {-1, shape.back()})});
     if (options.loss != Loss::kSoftmaxCrossEntropy)
       target = g.Node("Reshape", {target, g.Ints("rows", {-1, shape.back()})});
@@ -194,10 +214,20 @@ Result<LossNodes> AppendLoss(GraphBuilder& g, const Options& options, const std:
       per_row = Distillation(r, target, options.temperature, options.hard_share);
       break;
   }
-  const std::string loss = g.Node("ReduceSum", {r.Mul(per_row.loss, r.w)}, {{"keepdims", std::int64_t{0}}}, "loss");
+  const std::string loss = g.Node("ReduceSum", {r.Mul(per_row.loss, weight)}, {{"keepdims", std::int64_t{0}}}, "loss");
   std::string d = per_row.d_head;
   if (!flat) d = g.Node("Reshape", {d, g.Ints("shape", shape)});
   return LossNodes{loss, d};
+}
+
+void AppendProximal(GraphBuilder& g, float mu, const Segment& p, std::string* gradient, std::string* loss) {
+  const std::string anchor = "anchor." + p.name;
+  g.Input({anchor, DataType::kFp32, p.shape});
+  const std::string apart = g.Node("Sub", {p.name, anchor});
+  const std::string pull = g.Node("Mul", {apart, g.Scalar("mu", mu)});
+  *gradient = gradient->empty() ? pull : g.Node("Add", {*gradient, pull});
+  const std::string square = g.Node("ReduceSum", {g.Node("Mul", {apart, pull})}, {{"keepdims", std::int64_t{0}}});
+  *loss = g.Node("Add", {*loss, g.Node("Mul", {square, g.Scalar("half", .5f)})});
 }
 
 }  // namespace ganglion::gradient
