@@ -186,6 +186,7 @@ TEST_P(Contract, RefusesALabelOutOfRange) {
 
 TEST_P(Contract, StaysFiniteOnAnEnemysStream) {
   Learner learner = Fresh();
+  std::vector<float> scores(learner.outputs());
   Random random(6);
   for (int i = 0; i < 5000; ++i) {
     Example e;
@@ -202,6 +203,8 @@ TEST_P(Contract, StaysFiniteOnAnEnemysStream) {
               : learner.outputs() == 1 ? (random.Below(2) == 0 ? 1.f : -1.f)
                                        : static_cast<float>(random.Below(learner.outputs()));
     (void)learner.Learn(e, random.Next());
+    learner.Predict(e.features, scores);
+    for (const float z : scores) ASSERT_TRUE(std::isfinite(z)) << "example " << i;
   }
   const internal::State& s = learner.state();
   for (const auto* numbers : {&s.cells, &s.anchors, &s.factors}) {

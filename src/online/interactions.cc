@@ -1,6 +1,7 @@
 #include "online/interactions.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "online/hash.h"
 
@@ -44,6 +45,7 @@ Status Interactions::Cross(std::span<const Span> spans, Pair pair, std::uint32_t
   std::vector<Feature>& features = example->features;
   const auto append = [&](const Feature& a, const Feature& b) {
     features.push_back({HashPair(a.index, b.index) & mask, a.value * b.value});
+    return std::isfinite(features.back().value);
   };
   for (std::size_t s = 0; s < spans.size(); ++s) {
     if (spans[s].group != pair.first) continue;
@@ -58,7 +60,10 @@ Status Interactions::Cross(std::span<const Span> spans, Pair pair, std::uint32_t
         const Feature a = features[i];
         for (std::uint32_t j = s == t && pair.first == pair.second ? i : spans[t].begin; j < spans[t].end; ++j) {
           const Feature b = features[j];
-          append(a, b);
+          if (!append(a, b)) {
+            return InvalidArgument("a pair of " + std::to_string(a.value) + " and " + std::to_string(b.value) +
+                                   " is beyond all numbers; scale the values down");
+          }
         }
       }
     }

@@ -125,6 +125,7 @@ class BasicLearner {
   const Origin& origin() const { return state_.origin; }
 
   // The scores: a number within the labels seen (regression), log odds (binary, one against all), logits (softmax).
+  // Finite, whatever the features: a sum of infinities of both signs is 0.
   // REQUIRES: scores.size() == outputs(), indices below 2^bits.
   void Predict(std::span<const Feature> features, std::span<float> scores) const;
 
@@ -147,6 +148,7 @@ class BasicLearner {
     double per_unit = 0;    // how far the score moves for a step of 1
     double multiplier = 1;  // sqrt(W / sum), or 1
   };
+  void Scores(std::span<const Feature> features, std::span<float> scores) const;
   float Score(std::span<const Feature> features, std::uint32_t output) const;
   float FactorScore(std::span<const Feature> features, float* sums) const;
   Status LearnOnce(const Example& example, std::span<float> scores);

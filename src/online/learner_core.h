@@ -81,6 +81,13 @@ float BasicLearner<Access>::FactorScore(std::span<const Feature> features, float
 template <class Access>
 void BasicLearner<Access>::Predict(std::span<const Feature> features, std::span<float> scores) const {
   GANGLION_CHECK(scores.size() == outputs_);
+  Scores(features, scores);
+  for (float& z : scores) z = std::isnan(z) ? 0 : internal::Within(z, kMaxWeight);
+}
+
+// As Predict, but what has no sum (infinity less infinity) stays NaN, for Steps to refuse.
+template <class Access>
+void BasicLearner<Access>::Scores(std::span<const Feature> features, std::span<float> scores) const {
   const LearnerOptions& o = state_.options;
   for (std::uint32_t k = 0; k < outputs_; ++k) scores[k] = Score(features, k);
   if (o.factors > 0) {
@@ -365,7 +372,7 @@ Status BasicLearner<Access>::Steps(const Example& example, double label, std::sp
 
 template <class Access>
 Status BasicLearner<Access>::LearnOnce(const Example& example, std::span<float> scores) {
-  Predict(example.features, scores);
+  Scores(example.features, scores);
   double label = example.label;
   if (state_.options.task == Task::kBinary) label = label > 0 ? 1 : -1;
   RETURN_IF_ERROR(Steps(example, label, scores));

@@ -141,6 +141,13 @@ TEST(VwText, RefusesWhatIsNoExampleAndSaysWhere) {
   EXPECT_TRUE(Refusal("1 |a x:1e-400 y:+.5 z:-1E2").ok());
 }
 
+TEST(VwText, RefusesPairsBeyondAllNumbers) {
+  LearnerOptions o;
+  o.interactions = {"ab"};
+  Example e;
+  EXPECT_EQ(VwText::Create(o)->Parse("1 |a x:1e30 |b y:1e30", &e).code(), Code::kInvalidArgument);
+}
+
 TEST(VwText, BoundsWhatPairsCanMake) {
   std::string line = "1 |a";
   for (int i = 0; i < 2000; ++i) line += " x" + std::to_string(i);
