@@ -4,7 +4,7 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo demo-live test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
+.PHONY: demo demo-live demo-conv test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-exchange bench-shrink bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -15,6 +15,9 @@ demo: build      ## the main job on real images: train (first time), calibrate, 
 demo-live: build ## four nodes on this machine, real images, each upper tier killed and brought back
 	$(BUILD)/ganglion demo --live
 
+demo-conv: build ## the demo with convolutional nets in region and global (trains a quarter of an hour, once)
+	$(BUILD)/ganglion demo --conv
+
 test: build      ## every test
 	cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
 
@@ -23,7 +26,7 @@ build:           ## set up this machine if needed, configure, compile
 	cmake --preset release -Wno-dev
 	cmake --build --preset release -j $(JOBS)
 
-bench: bench-demo bench-certify bench-local bench-train bench-serve bench-online ## every goal table; figures in out/bench/*.json
+bench: bench-demo bench-certify bench-local bench-train bench-serve bench-shrink bench-online ## every goal table; figures in out/bench/*.json
 
 bench-demo: build      ## ladder accuracy, certified share, and the ratios against everything in the cloud
 	$(BUILD)/bench_demo
@@ -34,6 +37,13 @@ bench-local: build     ## decide() against the bare runtime, paired in one proce
 bench-train: build     ## a training step against PyTorch, paired
 	$(RUN) bench
 	$(BUILD)/bench_train
+	$(BUILD)/bench_exchange
+	$(BUILD)/bench_sequence
+
+bench-exchange: build  ## two processes against one, compressed traffic, a killed worker, a slow one
+	$(BUILD)/bench_exchange
+bench-shrink: build    ## distilled students, eight bits, pruned and slimmable nets on Fashion-MNIST
+	$(BUILD)/bench_shrink
 
 bench-serve: build     ## a node over the wire: against echoes, overload, reloads, dead parents, kills, memory
 	$(RUN) bench-serve

@@ -23,7 +23,7 @@ double SecondsSince(std::chrono::steady_clock::time_point begin) {
 }
 
 Status Run(Figures& figures) {
-  const bool trained_before = training::LadderIsTrained(kDemoDir, 7, 1);
+  const bool trained_before = training::LadderIsTrained(kDemoDir, training::LadderKind::kPerceptrons, 7, 1);
   auto begin = std::chrono::steady_clock::now();
   RETURN_IF_ERROR(EnsureDemo());
   if (!trained_before)

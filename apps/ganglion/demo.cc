@@ -26,19 +26,22 @@ struct Options {
   double effort = 1;
   bool quiet = false;
   bool live = false;
+  bool convolutional = false;
   double seconds = 60;
   double rate = 200;
 };
 
-fs::path Dir(const Options& o) { return fs::path(o.out) / "fashion"; }
+fs::path Dir(const Options& o) { return fs::path(o.out) / (o.convolutional ? "fashion-conv" : "fashion"); }
 
 // Of the real images 50,000 rows train (once) and 10,000 others calibrate.
 Status Train(Context& context, const Options& o) {
   const fs::path dir = Dir(o);
-  if (!training::LadderIsTrained(dir, o.seed, o.effort)) {
-    fmt::print("training the ladder on 50,000 images, once (about a minute on two cores); Ctrl-C keeps what is done\n");
+  const auto kind = o.convolutional ? training::LadderKind::kConvolutional : training::LadderKind::kPerceptrons;
+  if (!training::LadderIsTrained(dir, kind, o.seed, o.effort)) {
+    fmt::print("training the ladder on 50,000 images, once (about {} on two cores); Ctrl-C keeps what is done\n",
+               o.convolutional ? "a quarter of an hour" : "a minute");
     std::fflush(stdout);
-    Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet});
+    Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet, o.convolutional});
     if (s.code() == Code::kCancelled) return Cancelled(s.message() + "; the next run goes on there");
     return s;
   }
@@ -69,8 +72,9 @@ Status Run(Context& context, const Options& o) {
   ASSIGN_OR_RETURN(const auto test, data::LoadDataset((fs::path(o.data) / "t10k").string()));
   ASSIGN_OR_RETURN(const auto report, EvaluateOn(*decision, test, {}));
   std::fputs(ToText(report, ColourOut()).c_str(), stdout);
-  const fs::path json = o.json.empty() ? fs::path(o.out) / "demo.json" : fs::path(o.json);
-  const fs::path html = fs::path(o.out) / "demo.html";
+  const std::string name = o.convolutional ? "demo-conv" : "demo";
+  const fs::path json = o.json.empty() ? fs::path(o.out) / (name + ".json") : fs::path(o.json);
+  const fs::path html = fs::path(o.out) / (name + ".html");
   RETURN_IF_ERROR(data::WriteFileAtomically(json, evaluation::ToJson(report)));
   RETURN_IF_ERROR(data::WriteFileAtomically(html, evaluation::ToHtml(report)));
   fmt::print("\nwrote {} and {}\n", json.string(), html.string());
@@ -103,6 +107,7 @@ void AddDemo(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("--effort", o->effort, "share of the recipe's epochs, for a quick look at lower accuracy")
       ->capture_default_str()
       ->check(CLI::Range(.01, 1.));
+  verb->add_flag("--conv", o->convolutional, "global and region are convolutional nets (training takes longer)");
   verb->add_flag("--quiet", o->quiet, "no progress bar");
   auto* live = verb->add_flag("--live", o->live,
                               "four running nodes instead: kill the upper three one by one, and bring them back");

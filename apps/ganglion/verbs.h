@@ -52,6 +52,7 @@ struct LadderSettings {
   double effort = 1;  // share of the recipe's epochs
   bool resume = false;
   bool quiet = false;
+  bool convolutional = false;  // which recipe
 };
 // Trains the ladder of Fashion-MNIST into settings.dir with a progress bar: models, labels.txt and decision.yaml.
 Status TrainFashionLadder(Context& context, const LadderSettings& settings);

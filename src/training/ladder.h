@@ -1,10 +1,12 @@
 // The ladder of the demo: models of rising size for the four tiers, trained from one labelled image set.
 //
-//   global  an ensemble of three perceptrons, each trained on the labels (rows mirrored at random)
-//   region, edge, device  smaller perceptrons distilled from the ensemble, so that they agree with it where they can
+//   global  an ensemble of three models, each trained on the labels (rows mirrored at random)
+//   region, edge, device  smaller models distilled from the ensemble, so that they agree with it where they can
 //
-// Figures of the recipe, and what was tried and left, are in docs/adr/0005-the-demo-ladder.md.
-// The recipe is fixed; a seed gives bit-identical models on one machine, on any number of threads.
+// There are two: perceptrons throughout, trained in a minute; and one whose global and region tiers are convolutional
+// nets, trained in a quarter of an hour. Figures of the recipes, and what was tried and left, are in
+// docs/adr/0005-the-demo-ladder.md. A recipe is fixed; a seed gives bit-identical models on one machine, on any number
+// of threads.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,10 @@
 
 namespace ganglion::training {
 
+enum class LadderKind { kPerceptrons, kConvolutional };
+
 struct LadderOptions {
+  LadderKind kind = LadderKind::kPerceptrons;
   std::uint64_t seed = 1;
   int threads = 2;
   std::filesystem::path dir;  // models go here, checkpoints into dir/checkpoints
@@ -50,8 +55,8 @@ Result<std::vector<Rung>> TrainLadder(const std::shared_ptr<runtime::Engine>& en
 
 // What the recipe is, in one line. TrainLadder writes it to dir/recipe.txt; what another recipe, seed or scale left in
 // the directory is removed first, with `resume` too.
-std::string LadderRecipe(std::uint64_t seed, double scale);
+std::string LadderRecipe(LadderKind kind, std::uint64_t seed, double scale);
 // Whether dir holds the whole ladder of this recipe.
-bool LadderIsTrained(const std::filesystem::path& dir, std::uint64_t seed, double scale);
+bool LadderIsTrained(const std::filesystem::path& dir, LadderKind kind, std::uint64_t seed, double scale);
 
 }  // namespace ganglion::training

@@ -17,16 +17,17 @@ namespace {
 namespace fs = std::filesystem;
 
 // Three clouds of points in the plane of 4 x 2 "images".
-data::Dataset Clouds(std::int64_t rows, std::uint64_t seed) {
+data::Dataset Clouds(std::int64_t rows, std::uint64_t seed, std::int64_t height = 2, std::int64_t width = 4) {
   Random random(seed);
   data::Dataset d;
-  d.x = tensor::Tensor::Zeros(tensor::DataType::kFp32, {rows, 8}).value();
-  d.row_shape = {2, 4};
+  d.x = tensor::Tensor::Zeros(tensor::DataType::kFp32, {rows, height * width}).value();
+  d.row_shape = {height, width};
   for (std::int64_t i = 0; i < rows; ++i) {
     const int label = static_cast<int>(random.Below(3));
     d.labels.push_back(label);
-    auto row = d.x.As<float>().subspan(static_cast<std::size_t>(i) * 8, 8);
-    for (std::size_t j = 0; j < 8; ++j)
+    const auto features = static_cast<std::size_t>(height * width);
+    auto row = d.x.As<float>().subspan(static_cast<std::size_t>(i) * features, features);
+    for (std::size_t j = 0; j < features; ++j)
       row[j] = static_cast<float>(random.Normal() * .5 + std::cos(static_cast<double>(j) * (label + 1)));
   }
   return d;
@@ -152,8 +153,29 @@ TEST_F(Training, LadderKeepsNothingOfAnotherSeed) {
   ASSERT_TRUE(TrainLadder(engine_, train_, valid_, o, {}, {}).ok());
   for (const char* f : {"global-a.onnx", "device.onnx"})
     EXPECT_EQ(data::ReadFile(dir_ / "clean" / f).value(), data::ReadFile(dir_ / "mixed" / f).value()) << f;
-  EXPECT_TRUE(LadderIsTrained(o.dir, 3, .05));
-  EXPECT_FALSE(LadderIsTrained(o.dir, 4, .05));
+  EXPECT_TRUE(LadderIsTrained(o.dir, o.kind, 3, .05));
+  EXPECT_FALSE(LadderIsTrained(o.dir, o.kind, 4, .05));
+}
+
+TEST_F(Training, TheConvolutionalLadderHasConvolutionsAboveAndPerceptronsBelow) {
+  const data::Dataset images = Clouds(260, 1, 8, 8);
+  LadderOptions o{.kind = LadderKind::kConvolutional, .seed = 3, .threads = 2, .dir = dir_ / "conv", .scale = .01};
+  ASSERT_TRUE(TrainLadder(engine_, images, images, o, {}, {}).ok());
+  for (const auto& [file, convolutional] : std::vector<std::pair<std::string, bool>>{
+           {"global-a.onnx", true}, {"global-c.onnx", true}, {"region.onnx", true}, {"edge.onnx", false}}) {
+    const std::string bytes = data::ReadFile(o.dir / file).value();
+    EXPECT_EQ(bytes.find("Conv") != std::string::npos, convolutional) << file;
+    // One decision's stages take the same input.
+    const auto model = model::Model::FromBytes(file, bytes).value();
+    EXPECT_EQ(model.signature().inputs[0].shape, (tensor::Shape{-1, 64})) << file;
+  }
+  EXPECT_TRUE(LadderIsTrained(o.dir, LadderKind::kConvolutional, 3, .01));
+  EXPECT_FALSE(LadderIsTrained(o.dir, LadderKind::kPerceptrons, 3, .01));
+  data::Dataset rows = Clouds(260, 1, 8, 8);
+  rows.row_shape = {64};
+  const auto refused = TrainLadder(engine_, rows, rows, o, {}, {});
+  EXPECT_NE(refused.status().message().find("takes images [height, width]"), std::string::npos)
+      << refused.status().message();
 }
 
 TEST_F(Training, StopsWhenTheLossExplodes) {
