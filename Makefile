@@ -4,7 +4,7 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo demo-live demo-conv test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-exchange bench-shrink bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
+.PHONY: demo demo-live demo-conv test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-exchange bench-shrink bench-exchange bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -38,12 +38,16 @@ bench-train: build     ## a training step against PyTorch, paired
 	$(RUN) bench
 	$(BUILD)/bench_train
 	$(BUILD)/bench_exchange
+	$(BUILD)/bench_exchange
 	$(BUILD)/bench_sequence
 
 bench-exchange: build  ## two processes against one, compressed traffic, a killed worker, a slow one
 	$(BUILD)/bench_exchange
 bench-shrink: build    ## distilled students, eight bits, pruned and slimmable nets on Fashion-MNIST
 	$(BUILD)/bench_shrink
+
+bench-exchange: build  ## two processes against one, compressed traffic, a killed worker, a slow one
+	$(BUILD)/bench_exchange
 
 bench-serve: build     ## a node over the wire: against echoes, overload, reloads, dead parents, kills, memory
 	$(RUN) bench-serve
