@@ -97,7 +97,16 @@ Result<Measured> Measure(const std::shared_ptr<runtime::Engine>& engine, const m
   // The loss is taken on what goes into a final Softmax: the same value becomes the output here.
   onnx::ModelProto proto;
   RETURN_IF_ERROR(graph::Parse(model.bytes(), &proto));
-  proto.mutable_graph()->mutable_output(0)->set_name(gradient::Head(proto.graph(), loss.loss));
+  onnx::GraphProto& g = *proto.mutable_graph();
+  if (!loss.output.empty()) {
+    const auto named =
+        std::find_if(g.output().begin(), g.output().end(), [&](const auto& v) { return v.name() == loss.output; });
+    if (named == g.output().end()) return InvalidArgument(model.name() + " has no output \"" + loss.output + "\"");
+    const onnx::ValueInfoProto chosen = *named;
+    *g.mutable_output(0) = chosen;
+  }
+  g.mutable_output(0)->set_name(gradient::Head(g, loss.loss, loss.output));
+  while (g.output_size() > 1) g.mutable_output()->RemoveLast();
   ASSIGN_OR_RETURN(const auto headed, model::Model::FromBytes(model.name(), graph::Serialize(proto)));
   ASSIGN_OR_RETURN(const auto session, runtime::Session::Create(engine, headed));
   const auto& signature = headed.signature();

@@ -180,6 +180,7 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   if (options.batch < 1) return InvalidArgument("batch must be at least 1, got " + std::to_string(options.batch));
   std::unique_ptr<Step> step(new Step);
   step->options_ = options;
+  step->options_.gradient.usual_batch = options.batch;
   step->model_bytes_.assign(reinterpret_cast<const char*>(model.bytes().data()), model.bytes().size());
   onnx::ModelProto proto;
   RETURN_IF_ERROR(graph::Parse(model.bytes(), &proto));
@@ -207,7 +208,8 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
     step->input_specs_.push_back(spec);
   }
   if (step->input_specs_.empty()) return InvalidArgument(model.name() + ": the output does not depend on any input");
-  const auto& head = model.signature().outputs[0].shape;
+  const Spec* named = FindSpec(model.signature().outputs, options.gradient.output);
+  const auto& head = (named != nullptr ? *named : model.signature().outputs[0]).shape;
   step->classes_ = head.empty() ? 0 : std::max<std::int64_t>(head.back(), 0);
   if (auto s = step->Allocate(signature); !s.ok()) return s.Within(model.name());
   step->undecayed_ = Undecayed(proto.graph(), step->step_.parameters);

@@ -32,8 +32,8 @@ std::string Fingerprint(const model::Model& model, const Source& source, const T
        {o.optimizer.rate, o.optimizer.momentum, o.optimizer.beta1, o.optimizer.beta2, o.optimizer.epsilon,
         o.optimizer.weight_decay, o.optimizer.initial_second, static_cast<double>(o.gradient.huber_delta),
         static_cast<double>(o.gradient.temperature), static_cast<double>(o.gradient.hard_share),
-        static_cast<double>(o.gradient.proximal), o.clip_norm.value_or(-1), o.clip_value.value_or(-1),
-        o.early_stopping ? o.early_stopping->min_delta : -1.}) {
+        static_cast<double>(o.gradient.proximal), static_cast<double>(o.gradient.clip_norm.value_or(-1)),
+        o.clip_norm.value_or(-1), o.clip_value.value_or(-1), o.early_stopping ? o.early_stopping->min_delta : -1.}) {
     add(v);
   }
   for (const std::int64_t v :
@@ -44,6 +44,7 @@ std::string Fingerprint(const model::Model& model, const Source& source, const T
     text += " " + std::to_string(v);
   }
   for (const auto& name : o.gradient.frozen) text += " frozen " + name;
+  text += " output " + o.gradient.output;
   return crypto::Sha256(text).Hex();
 }
 
@@ -121,7 +122,7 @@ class Run {
       std::copy(at_.best_statistics.begin(), at_.best_statistics.end(), step_->statistics().begin());
     }
     ASSIGN_OR_RETURN(auto trained, step_->Snapshot(model_.name()));
-    return Trained{std::move(trained), std::move(at_.history), std::move(at_.trace), at_.optimizer.steps,
+    return Trained{std::move(trained), std::move(at_.history), std::move(at_.trace), optimizer_->state().steps,
                    stopping_ ? stopping_->state().best_step : -1};
   }
 
