@@ -1,7 +1,9 @@
 #include "shrink/fold.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
+#include <unordered_set>
 
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
@@ -101,6 +103,75 @@ Status Fold(onnx::GraphProto* g, const Pair& pair) {
 }
 
 }  // namespace
+
+namespace {
+
+// Names of values that are known to have two dimensions.
+std::unordered_set<std::string> Matrices(const onnx::GraphProto& g, const Links& links) {
+  static const std::unordered_set<std::string> kKeep{
+      "Relu",      "LeakyRelu", "Elu",     "Sigmoid",    "Tanh",     "HardSigmoid",
+      "HardSwish", "Clip",      "Softmax", "LogSoftmax", "Identity", "Dropout",
+      "Erf",       "Neg",       "Sqrt",    "Exp",        "Softplus", "BatchNormalization"};
+  static const std::unordered_set<std::string> kTogether{"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "MatMul"};
+  std::unordered_set<std::string> two;
+  for (const auto& v : g.input()) {
+    if (v.type().tensor_type().has_shape() && v.type().tensor_type().shape().dim_size() == 2) two.insert(v.name());
+  }
+  for (const auto& t : g.initializer()) {
+    if (t.dims_size() == 2) two.insert(t.name());
+  }
+  for (const auto& n : g.node()) {
+    if (!n.domain().empty() || n.output_size() == 0 || n.input_size() == 0) continue;
+    bool is = n.op_type() == "Flatten" || n.op_type() == "Gemm";
+    if (kKeep.contains(n.op_type())) is = two.contains(n.input(0));
+    if (kTogether.contains(n.op_type())) {
+      is = true;
+      for (const auto& x : n.input()) {
+        const auto* c = links.Constant(x);
+        is = is && (two.contains(x) || (n.op_type() != "MatMul" && c != nullptr && c->dims_size() <= 2));
+      }
+      is = is && (two.contains(n.input(0)) || (n.input_size() > 1 && two.contains(n.input(1))));
+    }
+    if (n.op_type() == "Reshape" && n.input_size() > 1) {
+      const auto* shape = links.Constant(n.input(1));
+      is = shape != nullptr && shape->dims_size() == 1 && shape->dims(0) == 2;
+    }
+    if (is) two.insert(n.output(0));
+  }
+  return two;
+}
+
+}  // namespace
+
+int FuseBiases(onnx::ModelProto* model) {
+  auto* g = model->mutable_graph();
+  const Links links(*g);
+  const auto two = Matrices(*g, links);
+  std::vector<int> gone;
+  for (int i = 0; i < g->node_size(); ++i) {
+    auto& product = *g->mutable_node(i);
+    if (product.op_type() != "MatMul" || !product.domain().empty() || product.input_size() != 2) continue;
+    const std::string y = product.output(0);
+    const auto* w = links.Constant(product.input(1));
+    const auto& readers = links.Readers(y);
+    if (!two.contains(product.input(0)) || w == nullptr || w->dims_size() != 2 || readers.size() != 1 ||
+        links.IsOutput(y)) {
+      continue;
+    }
+    const auto& add = g->node(readers[0]);
+    if (add.op_type() != "Add" || !add.domain().empty() || add.input_size() != 2) continue;
+    const std::string& bias = add.input(add.input(0) == y ? 1 : 0);
+    const auto* b = links.Constant(bias);
+    if (b == nullptr || b->dims_size() != 1 || b->dims(0) != w->dims(1)) continue;
+    product.set_op_type("Gemm");
+    product.add_input(bias);
+    product.set_output(0, add.output(0));
+    gone.push_back(readers[0]);
+  }
+  std::sort(gone.rbegin(), gone.rend());
+  for (const int i : gone) g->mutable_node()->DeleteSubrange(i, 1);
+  return static_cast<int>(gone.size());
+}
 
 Status FoldBatchNorm(const onnx::ModelProto& model, onnx::ModelProto* out, int* folded) {
   RETURN_IF_ERROR(Prepare(model, out));

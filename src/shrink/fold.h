@@ -24,4 +24,8 @@ namespace ganglion::shrink {
 // `folded` receives how many there were.
 Status FoldBatchNorm(const onnx::ModelProto& model, onnx::ModelProto* out, int* folded = nullptr);
 
+// MatMul and the Add of a bias after it become one Gemm, wherever the MatMul's input is known to be a matrix: the same
+// function, in the form that eight-bit kernels know with its bias. `model` is prepared (edit.h). Returns how many.
+int FuseBiases(onnx::ModelProto* model);
+
 }  // namespace ganglion::shrink

@@ -61,7 +61,10 @@ std::string Obstacle(const Links& links, const onnx::NodeProto& n) {
 
 Result<Plan> MakePlan(const onnx::ModelProto& model, const QuantiseOptions& options) {
   Plan plan;
-  RETURN_IF_ERROR(FoldBatchNorm(model, &plan.model));
+  onnx::ModelProto prepared;
+  RETURN_IF_ERROR(Prepare(model, &prepared));
+  FuseBiases(&prepared);
+  RETURN_IF_ERROR(FoldBatchNorm(prepared, &plan.model));
   const auto& g = plan.model.graph();
   const Links links(g);
   // What lies before and after any linear layer.
@@ -98,18 +101,23 @@ Result<Plan> MakePlan(const onnx::ModelProto& model, const QuantiseOptions& opti
     }
     Layer layer{i, ChannelAxis(n), name, ""};
     wanted.insert(n.input(0));
-    if (n.op_type() == "Conv") {
-      layer.point = n.output(0);
-      const auto& readers = links.Readers(layer.point);
-      if (readers.size() == 1 && !links.IsOutput(layer.point)) {
-        const auto& next = g.node(readers[0]);
-        if (next.domain().empty() && (next.op_type() == "Relu" || next.op_type() == "Clip") &&
-            next.input(0) == layer.point) {
-          layer.point = next.output(0);
-        }
-      }
-      wanted.insert(layer.point);
+    // Runtimes take a Conv or a MatMul into integers only together with the ruler behind it, a Gemm with a Relu, too.
+    const std::string& y = n.output(0);
+    const auto& readers = links.Readers(y);
+    std::string activated;
+    if (readers.size() == 1 && !links.IsOutput(y)) {
+      const auto& next = g.node(readers[0]);
+      const bool clips = next.domain().empty() && (next.op_type() == "Relu" || next.op_type() == "Clip");
+      if (clips && next.input(0) == y) activated = next.output(0);
     }
+    if (n.op_type() == "MatMul") {
+      layer.point = y;
+    } else if (n.op_type() == "Conv") {
+      layer.point = activated.empty() ? y : activated;
+    } else if (!links.IsOutput(activated)) {
+      layer.point = activated;
+    }
+    if (!layer.point.empty()) wanted.insert(layer.point);
     plan.layers.push_back(std::move(layer));
   }
   if (plan.layers.empty()) {

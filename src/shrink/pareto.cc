@@ -27,11 +27,13 @@ std::string OverBudget(const Candidate& c, const Budget& budget, double referenc
 }
 
 bool Dominates(const Candidate& a, const Candidate& b) {
+  if (a.last_resort && !b.last_resort) return false;
   if (a.bytes > b.bytes || a.p50_ms > b.p50_ms || a.accuracy < b.accuracy) return false;
   return a.bytes < b.bytes || a.p50_ms < b.p50_ms || a.accuracy > b.accuracy;
 }
 
 bool Better(const Candidate& a, const Candidate& b, bool by_size) {
+  if (a.last_resort != b.last_resort) return b.last_resort;
   if (by_size && a.bytes != b.bytes) return a.bytes < b.bytes;
   if (a.accuracy != b.accuracy) return a.accuracy > b.accuracy;
   return a.p50_ms < b.p50_ms;

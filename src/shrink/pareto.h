@@ -28,8 +28,9 @@ struct Candidate {
   double p50_ms = 0;
   double p99_ms = 0;
   double accuracy = 0;
-  int made_of = -1;    // the float candidate whose latency it must not exceed; -1: none
-  std::string failed;  // why there is no model; the figures are then meaningless
+  int made_of = -1;          // the float candidate whose latency it must not exceed; -1: none
+  bool last_resort = false;  // its rows depend on each other in a batch
+  std::string failed;        // why there is no model; the figures are then meaningless
 };
 
 struct Budget {

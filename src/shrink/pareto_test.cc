@@ -8,10 +8,10 @@ namespace ganglion::shrink {
 namespace {
 
 const std::vector<Candidate> kCandidates{
-    {"as given", 400, 1, 2, .90, -1, ""},   {"int8", 100, .5, 1, .897, 0, ""},
-    {"int8 slow", 90, 1.2, 2, .899, 0, ""}, {"half", 200, .6, 1.2, .88, -1, ""},
-    {"worse", 210, .7, 3, .87, -1, ""},     {"broken", 0, 0, 0, 1, -1, "no gradient rule"},
-    {"large", 800, 2, 8, .92, -1, ""},
+    {"as given", 400, 1, 2, .90, -1, false, ""},   {"int8", 100, .5, 1, .897, 0, false, ""},
+    {"int8 slow", 90, 1.2, 2, .899, 0, false, ""}, {"half", 200, .6, 1.2, .88, -1, false, ""},
+    {"worse", 210, .7, 3, .87, -1, false, ""},     {"broken", 0, 0, 0, 1, -1, false, "no gradient rule"},
+    {"large", 800, 2, 8, .92, -1, false, ""},
 };
 
 TEST(Pareto, TakesTheSmallestWithinAnAccuracyBudget) {
@@ -41,6 +41,15 @@ TEST(Pareto, WhatIsWorseInEverythingIsOut) {
   const Choice c = Choose(kCandidates, {}, 0);
   EXPECT_NE(c.verdicts[4].why.find("no better in anything than"), std::string::npos);
   EXPECT_FALSE(c.verdicts[4].kept);
+}
+
+TEST(Pareto, ALastResortIsChosenOnlyWhenNothingElseIsIn) {
+  auto candidates = kCandidates;
+  candidates.push_back({"dynamic", 95, .4, .9, .898, 0, true, ""});
+  const Choice c = Choose(candidates, {.accuracy_loss = .005}, 0);
+  EXPECT_EQ(c.chosen, 1);
+  EXPECT_TRUE(c.verdicts.back().kept);
+  EXPECT_EQ(Choose(candidates, {.bytes = 96, .latency_ms = 1}, 0).chosen, static_cast<int>(candidates.size()) - 1);
 }
 
 TEST(Pareto, SaysWhenNothingFits) {

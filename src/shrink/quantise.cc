@@ -58,6 +58,7 @@ class StaticWriter {
 
   Status Write(const std::map<std::string, Range>& ranges) {
     const auto& g = plan_.model.graph();
+    const Links links(g);
     for (const auto& t : plan_.tensors) {
       if (const auto at = plan_.range_of.find(t); at != plan_.range_of.end()) {
         rulers_[t] = rulers_.at(at->second);  // made before it
@@ -70,7 +71,10 @@ class StaticWriter {
         return InvalidArgument("the range of tensor \"" + t + "\", " + std::to_string(range->second.low) + " to " +
                                std::to_string(range->second.high) + ", is none");
       }
-      AddRuler(t, range->second);
+      // What a Relu gives is never below 0; a ruler that says so lets the runtime leave the Relu out.
+      const int maker = links.Maker(t);
+      const bool positive = maker >= 0 && g.node(maker).op_type() == "Relu";
+      AddRuler(t, {positive ? std::max(range->second.low, 0.f) : range->second.low, range->second.high});
     }
     std::unordered_map<int, const Layer*> layers;
     for (const Layer& l : plan_.layers) layers[l.node] = &l;

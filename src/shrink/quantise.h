@@ -46,10 +46,11 @@ class ModelProto;
 namespace ganglion::shrink {
 
 struct QuantiseOptions {
-  bool signed_activations = false;  // INT8 in place of UINT8
-  bool seven_bit_weights = false;   // weights in -63..63
-  bool float_first = false;         // layers that read the model's inputs stay float
-  bool float_last = false;          // layers whose output is an output of the model stay float
+  bool signed_activations =
+      false;  // INT8 in place of UINT8, for ARM: on x86 the runtime has integer kernels for UINT8 alone
+  bool seven_bit_weights = false;  // weights in -63..63
+  bool float_first = false;        // layers that read the model's inputs stay float
+  bool float_last = false;         // layers whose output is an output of the model stay float
 };
 
 struct QuantiseReport {

@@ -347,6 +347,50 @@ TEST_F(Quantise, RefusesWeightsThatAreNotFiniteAndRangesThatAreNone) {
   EXPECT_EQ(QuantiseDynamic(model, {}, &out).status().code(), Code::kUnimplemented);
 }
 
+// The operators of a model, sorted.
+std::vector<std::string> Operators(const onnx::ModelProto& model) {
+  std::vector<std::string> ops;
+  for (const auto& n : model.graph().node()) ops.push_back(n.op_type());
+  std::sort(ops.begin(), ops.end());
+  return ops;
+}
+
+TEST_F(Quantise, AMatrixTimesWeightsPlusABiasIsOneGemmFirst) {
+  Net net(2);
+  std::string h = net.Op("Relu", {net.MatMul(net.Input({-1, 6}), "a", 6, 8)}, {}, "hidden");
+  net.Output(net.MatMul(h, "b", 8, 3), {-1, 3});
+  const auto x = RandomTensor(random_, {50, 6});
+  onnx::ModelProto quantised;
+  ASSERT_TRUE(QuantiseStatic(net.model(), Calibrate(net.model(), {}, x), {}, &quantised).ok());
+  const auto ops = Operators(quantised);
+  EXPECT_EQ(std::count(ops.begin(), ops.end(), "Gemm"), 2);
+  EXPECT_EQ(std::count(ops.begin(), ops.end(), "MatMul"), 0);
+  EXPECT_LT(LargestDifference(run_.First(net.model(), x), run_.First(quantised, x)), .2);
+}
+
+TEST_F(Quantise, MatMulOverATimeAxisGetsARulerBehindIt) {
+  Net net(2);
+  std::string h = net.Op("Relu", {net.MatMul(net.Input({-1, 5, 6}), "a", 6, 8)}, {}, "hidden");
+  net.Output(net.MatMul(h, "b", 8, 3), {-1, 5, 3});
+  const auto x = RandomTensor(random_, {20, 5, 6});
+  onnx::ModelProto quantised;
+  ASSERT_TRUE(QuantiseStatic(net.model(), Calibrate(net.model(), {}, x), {}, &quantised).ok());
+  const auto ops = Operators(quantised);
+  EXPECT_EQ(std::count(ops.begin(), ops.end(), "MatMul"), 2);
+  EXPECT_EQ(std::count(ops.begin(), ops.end(), "QuantizeLinear"), 4);
+  EXPECT_LT(LargestDifference(run_.First(net.model(), x), run_.First(quantised, x)), .2);
+}
+
+TEST_F(Quantise, ARulerBehindAReluBeginsAtZero) {
+  Net net(2);
+  net.Output(net.Gemm(net.Op("Relu", {net.Gemm(net.Input({-1, 6}), "a", 6, 8)}, {}, "hidden"), "b", 8, 3), {-1, 3});
+  onnx::ModelProto quantised;
+  ASSERT_TRUE(QuantiseStatic(net.model(), {{"x", {-3, 3}}, {"hidden", {-1, 4}}}, {}, &quantised).ok());
+  EXPECT_EQ(Parameter(quantised, "hidden.zero_point").raw_data(), std::string(1, '\0'));
+  const auto scale = graph::ToTensor(Parameter(quantised, "hidden.scale")).value();
+  EXPECT_FLOAT_EQ(scale.As<float>()[0], 4.f / 255);
+}
+
 TEST_F(Quantise, FoldingANormalisationChangesNothing) {
   const auto model = ConvNet(8);
   onnx::ModelProto folded;

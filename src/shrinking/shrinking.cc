@@ -32,6 +32,7 @@ constexpr double kSameFunction = 1e-3;  // relative; what float sums in another 
 constexpr int kLatencyRounds = 2000;
 constexpr double kLatencySeconds = 10;
 constexpr char kRecipe[] = "recipe.txt";
+constexpr char kDynamic[] = "int8 dynamic";
 
 std::string Percent(double share) {
   char text[32];
@@ -138,7 +139,7 @@ class Workshop {
       }
     }
     if (o_.dynamic) {
-      RETURN_IF_ERROR(Add("int8 dynamic", base, 0, [&](double) { return Dynamic(base); }));
+      RETURN_IF_ERROR(Add(kDynamic, base, 0, [&](double) { return Dynamic(base); }));
     }
     for (const double sparsity : o_.sparsities) {
       RETURN_IF_ERROR(
@@ -196,6 +197,7 @@ class Workshop {
     ShrinkRow row;
     row.measured.name = name;
     row.measured.made_of = made_of;
+    row.measured.last_resort = name == kDynamic;
     Show(0, name);
     const Status status = Make(name, work, make, &row);
     if (status.code() == Code::kCancelled || status.code() == Code::kUnavailable ||
@@ -236,7 +238,7 @@ class Workshop {
     ASSIGN_OR_RETURN(const auto model, model::Model::FromBytes(name, row->model));
     RETURN_IF_ERROR(CheckShape(model, train_.features()));
     ASSIGN_OR_RETURN(const auto session, runtime::Session::Create(engine_, model));
-    const bool together = name.find("dynamic") == std::string::npos;
+    const bool together = !row->measured.last_resort;
     ASSIGN_OR_RETURN(row->measured.accuracy, MeasureAccuracy(*session, valid_, together, stop_));
     return {};
   }
