@@ -12,7 +12,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!model.ok()) return 0;
   onnx::ModelProto proto;
   onnx::ModelProto step;
-  if (graph::Parse(model->bytes(), &proto).ok()) (void)gradient::Differentiate(proto, {}, &step);
+  if (!graph::Parse(model->bytes(), &proto).ok()) return 0;
+  (void)gradient::Differentiate(proto, {}, &step);
+  gradient::Options clipped;
+  clipped.clip_norm = 1.f;
+  (void)gradient::Differentiate(proto, clipped, &step);
   return 0;
 }
 

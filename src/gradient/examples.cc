@@ -1,8 +1,9 @@
 #include "gradient/examples.h"
 
 #include <algorithm>
-#include <functional>
 #include <set>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "graph/onnx.pb.h"
@@ -23,7 +24,11 @@ struct View {
   bool has(int i) const { return i < n.input_size() && !n.input(i).empty(); }
   const Examples* in(int i) const { return has(i) ? map.Find(n.input(i)) : nullptr; }
   const Shape& shape(int i) const { return shapes.shape.at(n.input(i)); }
-  const Shape& out(int i = 0) const { return shapes.shape.at(n.output(i)); }
+  const Shape& out() const {  // empty where nobody reads the first output
+    static const Shape kNone;
+    const auto at = shapes.shape.find(n.output(0));
+    return at == shapes.shape.end() ? kNone : at->second;
+  }
   std::size_t rank(int i) const { return shape(i).size(); }
   const Ints* ints(int i) const {
     if (!has(i)) return nullptr;
@@ -55,6 +60,7 @@ Found Elementwise(const View& v) {
   for (int i = 0; i < v.n.input_size(); ++i) {
     const Examples* e = v.in(i);
     if (e == nullptr) continue;
+    if (v.rank(i) > rank) return std::nullopt;
     const Examples here{e->axis + rank - v.rank(i), e->per};
     if (found && *found != here) return std::nullopt;
     found = here;
@@ -69,7 +75,8 @@ Found LeavesBatchAlone(const View& v) {
 
 // [batch, ...] to [batch, ...], whatever becomes of the rest.
 Found FirstAxis(const View& v) {
-  if (!v.others_are_constant() || v.in(0)->axis != 0 || v.shape(0)[0] != v.out()[0]) return std::nullopt;
+  if (!v.others_are_constant() || v.in(0)->axis != 0) return std::nullopt;
+  if (v.out().empty() || v.shape(0)[0] != v.out()[0]) return std::nullopt;
   return *v.in(0);
 }
 
@@ -151,7 +158,7 @@ Found Reshape(const View& v) {
 
 Found MatMul(const View& v) {
   const std::size_t rank = v.out().size();
-  if (v.rank(0) < 2 || v.rank(1) < 2) return std::nullopt;
+  if (v.rank(0) < 2 || v.rank(1) < 2 || rank < 2) return std::nullopt;
   Found found;
   for (const int i : {0, 1}) {
     const Examples* e = v.in(i);
@@ -204,7 +211,7 @@ Found Split(const View& v) {
 Found Slice(const View& v) {
   const Ints* starts = v.ints(1);
   const Ints* axes = v.ints(3);
-  if (starts == nullptr || (v.has(3) && axes == nullptr)) return std::nullopt;
+  if (starts == nullptr || (v.has(3) && (axes == nullptr || axes->size() != starts->size()))) return std::nullopt;
   for (std::size_t i = 0; i < starts->size(); ++i) {
     const auto axis = AxisOf(axes == nullptr ? static_cast<std::int64_t>(i) : (*axes)[i], v.rank(0));
     if (!axis || *axis == v.in(0)->axis) return std::nullopt;
@@ -236,6 +243,17 @@ Found Gather(const View& v) {
   return e;
 }
 
+// One position of the data for each of the indices, which are as the data but for one axis.
+Found GatherElements(const View& v) {
+  const auto axis = AxisOf(graph::IntAttribute(v.n, "axis", 0), v.rank(0));
+  const Examples* e = v.in(0);
+  if (!axis || *axis == e->axis || (v.in(1) != nullptr && *v.in(1) != *e)) return std::nullopt;
+  if (v.out().size() != v.rank(0) || v.out()[e->axis] != v.shape(0)[e->axis]) return std::nullopt;
+  return *e;
+}
+
+Found Trilu(const View& v) { return v.in(0)->axis + 2 < v.rank(0) ? LeavesBatchAlone(v) : std::nullopt; }
+
 // X and the states [., batch, .]; the last states are so, too, and Y has directions before.
 Found Recurrent(const View& v) {
   for (int i = 0; i < v.n.input_size(); ++i) {
@@ -244,96 +262,51 @@ Found Recurrent(const View& v) {
   return Examples{1, 1};
 }
 
-Found Nothing(const View&) { return std::nullopt; }
-
 using Follow = Found (*)(const View&);
 
-const std::map<std::string, Follow>& Table() {
-  static const std::map<std::string, Follow> table = [] {
-    std::map<std::string, Follow> t;
-    const auto add = [&](Follow f, std::initializer_list<const char*> ops) {
-      for (const char* op : ops) t[op] = f;
+struct Row {
+  Follow follow;
+  bool any_input;  // examples may be in any input, not in the first alone
+};
+
+// Operators by what they do to the axis of examples. BatchNormalization comes here with frozen statistics only;
+// otherwise it is refused before.
+const std::map<std::string, Row>& Table() {
+  static const std::map<std::string, Row> table = [] {
+    std::map<std::string, Row> t;
+    const auto add = [&](Row row, const std::string& ops) {
+      std::istringstream names(ops);
+      for (std::string name; names >> name;) t[name] = row;
     };
-    add(Elementwise, {"Abs",
-                      "Acos",
-                      "Acosh",
-                      "Add",
-                      "And",
-                      "Asin",
-                      "Asinh",
-                      "Atan",
-                      "Atanh",
-                      "Cast",
-                      "Ceil",
-                      "Celu",
-                      "Clip",
-                      "Cos",
-                      "Cosh",
-                      "Div",
-                      "Dropout",
-                      "Elu",
-                      "Equal",
-                      "Erf",
-                      "Exp",
-                      "Expand",
-                      "Floor",
-                      "Greater",
-                      "GreaterOrEqual",
-                      "HardSigmoid",
-                      "HardSwish",
-                      "Identity",
-                      "LeakyRelu",
-                      "Less",
-                      "LessOrEqual",
-                      "Log",
-                      "Max",
-                      "Mean",
-                      "Min",
-                      "Mod",
-                      "Mul",
-                      "Neg",
-                      "Not",
-                      "Or",
-                      "PRelu",
-                      "Pow",
-                      "Reciprocal",
-                      "Relu",
-                      "Round",
-                      "Selu",
-                      "Sigmoid",
-                      "Sign",
-                      "Sin",
-                      "Sinh",
-                      "Softplus",
-                      "Softsign",
-                      "Sqrt",
-                      "Sub",
-                      "Sum",
-                      "Tan",
-                      "Tanh",
-                      "ThresholdedRelu",
-                      "Where",
-                      "Xor"});
-    add(AlongAxis, {"Softmax", "LogSoftmax", "LpNormalization", "Hardmax"});
-    add(FromAxisOn, {"LayerNormalization"});
-    add(CumSum, {"CumSum"});
-    add(Reduce, {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
-                 "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"});
-    add(ArgReduce, {"ArgMax", "ArgMin"});
-    add(Transpose, {"Transpose"});
-    add(Reshape, {"Reshape", "Flatten", "Squeeze", "Unsqueeze"});
-    add(MatMul, {"MatMul"});
-    add(Gemm, {"Gemm"});
-    add(Concat, {"Concat"});
-    add(Split, {"Split"});
-    add(Slice, {"Slice"});
-    add(Pad, {"Pad"});
-    add(Tile, {"Tile"});
-    add(Gather, {"Gather"});
-    add(Recurrent, {"RNN", "GRU", "LSTM"});
-    // BatchNormalization comes here with frozen statistics only; otherwise it is refused before.
-    add(FirstAxis, {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool",
-                    "GlobalMaxPool", "InstanceNormalization", "LRN", "LpPool", "MaxPool", "Resize", "SpaceToDepth"});
+    add({Elementwise, true},
+        "Abs Acos Acosh Add And Asin Asinh Atan Atanh Cast Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp "
+        "Expand "
+        "Floor Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max "
+        "Mean Min Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+        "Sub Sum Tan Tanh ThresholdedRelu Where Xor");
+    add({FirstAxis, false},
+        "AveragePool BatchNormalization Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalMaxPool "
+        "InstanceNormalization LRN LpPool MaxPool Resize SpaceToDepth");
+    add({AlongAxis, false}, "Hardmax LogSoftmax LpNormalization Softmax");
+    add({FromAxisOn, false}, "LayerNormalization");
+    add({CumSum, false}, "CumSum");
+    add({Reduce, false},
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+        "ReduceSumSquare");
+    add({ArgReduce, false}, "ArgMax ArgMin");
+    add({Transpose, false}, "Transpose");
+    add({Reshape, false}, "Flatten Reshape Squeeze Unsqueeze");
+    add({MatMul, true}, "MatMul");
+    add({Gemm, true}, "Gemm");
+    add({Concat, true}, "Concat");
+    add({Split, false}, "Split");
+    add({Slice, false}, "Slice");
+    add({Pad, false}, "Pad");
+    add({Tile, false}, "Tile");
+    add({Trilu, false}, "Trilu");
+    add({Gather, true}, "Gather");
+    add({GatherElements, false}, "GatherElements");
+    add({Recurrent, true}, "GRU LSTM RNN");
     return t;
   }();
   return table;
@@ -367,12 +340,13 @@ Status ExampleMap::Add(const onnx::NodeProto& n, const Shapes& shapes) {
     return {};
   }
   const auto row = Table().find(n.op_type());
-  const Found found = (row == Table().end() ? Nothing : row->second)(v);
+  const bool known = row != Table().end() && (row->second.any_input || v.in(0) != nullptr);
+  const Found found = known ? row->second.follow(v) : std::nullopt;
   if (!found) return Unimplemented(n.op_type() + " mixes examples, or it is not known that it does not");
   for (const auto& o : n.output()) {
     if (!o.empty() && shapes.shape.contains(o)) at_[o] = *found;
   }
-  if (row->second == Recurrent && !n.output(0).empty()) at_[n.output(0)] = {2, 1};
+  if (row->second.follow == Recurrent && !n.output(0).empty()) at_[n.output(0)] = {2, 1};
   return {};
 }
 

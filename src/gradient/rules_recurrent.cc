@@ -15,7 +15,6 @@
 namespace ganglion::gradient {
 namespace {
 
-using graph::Attribute;
 using graph::GraphBuilder;
 using Ints = std::vector<std::int64_t>;
 using Node = onnx::NodeProto;
