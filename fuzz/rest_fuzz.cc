@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "target.h"
+#include "wire/outcome.h"
 #include "wire/rest.h"
 
 namespace {
@@ -89,6 +90,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)wire::ParseServerMetadata(body);
   (void)wire::ParseRepositoryIndexRequest(body);
   (void)wire::ParseSharedMemoryRegister("r", body);
+  (void)wire::ParseOutcome(body);
   return 0;
 }
 

@@ -25,7 +25,7 @@ Status OutcomeLearner::Predict(const std::string& id, online::Example example, T
   return {};
 }
 
-Result<online::Outcome> OutcomeLearner::Learn(const std::string& id, float label, float weight, TimePoint now) {
+Result<OutcomeLearner::Learned> OutcomeLearner::Learn(const std::string& id, float label, float weight, TimePoint now) {
   auto example = pending_.With([&](online::Pending& p) { return p.Take(id, now); });
   if (!example) {
     return NotFound("no prediction \"" + id +
@@ -35,7 +35,8 @@ Result<online::Outcome> OutcomeLearner::Learn(const std::string& id, float label
   example->labelled = true;
   example->weight = weight;
   const std::lock_guard lock(learning_);
-  return learner_.Learn(*example, online::StepBits(learner_.state()));
+  ASSIGN_OR_RETURN(const online::Outcome outcome, learner_.Learn(*example, online::StepBits(learner_.state())));
+  return Learned{outcome, std::move(*example)};
 }
 
 std::string OutcomeLearner::Snapshot() const {

@@ -41,8 +41,12 @@ class OutcomeLearner {
   // Refuses values that are not finite. REQUIRES: scores.size() == outputs().
   Status Predict(const std::string& id, online::Example example, TimePoint now, std::span<float> scores);
 
+  struct Learned {
+    online::Outcome outcome;
+    online::Example example;  // as it was predicted, with its label
+  };
   // What came of it. `weight`: how much it counts (1 / propensity where the decision was drawn at random).
-  Result<online::Outcome> Learn(const std::string& id, float label, float weight, TimePoint now);
+  Result<Learned> Learn(const std::string& id, float label, float weight, TimePoint now);
 
   std::string Snapshot() const;
   online::Progress progress() const;

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "wire/outcome.h"
 #include "wire/rest.h"
 
 namespace ganglion::net {
@@ -178,6 +179,15 @@ void Models(const Route& r, const Parts& p) {
     if (!r.Method("GET")) return;
     const bool ready = r.service->ModelReady(model, version);
     r.Send(ready ? HttpResponse{200, "", "application/json", {}} : Error(400, "model \"" + model + "\" is not ready"));
+  } else if (what == "outcome") {
+    if (!r.Method("POST") || !r.Allowed(Role::kInfer)) return;
+    const auto outcome = wire::ParseOutcome(r.http.body);
+    r.SendStatus(outcome.ok() ? r.service->Report(model, version, *outcome) : outcome.status());
+  } else if (what == "learned") {
+    if (!r.Method("GET") || !r.Allowed(Role::kOperate)) return;
+    auto learned = r.service->Learned(model, version);
+    r.Send(learned.ok() ? HttpResponse{200, std::move(*learned), "application/octet-stream", {}}
+                        : Error(learned.status()));
   } else if (what.empty() || what == "config" || what == "stats") {
     if (!r.Method("GET") || !r.Allowed(Role::kInfer)) return;
     if (what.empty()) return r.SendResult(r.service->ModelMetadata(model, version), wire::WriteModelMetadata);

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "wire/inference.h"
+#include "wire/outcome.h"
 
 namespace ganglion::net {
 
@@ -66,6 +67,17 @@ class Service {
   virtual std::vector<wire::RepositoryEntry> RepositoryIndex(bool only_ready) const = 0;
   virtual void Load(const std::string& model, std::function<void(Status)> done) = 0;
   virtual void Unload(const std::string& model, std::function<void(Status)> done) = 0;
+
+  // What came of a decision that was made here, for a stage that learns. NOT_FOUND: it waits for none.
+  virtual Status Report(const std::string& model, const std::string& version, const wire::Outcome& outcome) {
+    (void)model, (void)version, (void)outcome;
+    return Unimplemented("this server learns from no outcomes");
+  }
+  // What that stage has learned so far: a model as `ganglion learn` writes it.
+  virtual Result<std::string> Learned(const std::string& model, const std::string& version) const {
+    (void)model, (void)version;
+    return Unimplemented("this server learns from no outcomes");
+  }
 
   // Of all regions where `name` is empty.
   virtual Result<std::vector<wire::SharedMemoryRegion>> SharedMemoryStatus(const std::string& name) const = 0;

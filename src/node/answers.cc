@@ -213,6 +213,10 @@ std::string WriteStatus(const NodeStatus& s) {
     if (!m.reason.empty()) one["reason"] = m.reason;
     one["requests"] = m.requests;
     one["failed"] = m.failed;
+    if (m.learning)
+      one["learning"] = {{"outcomes", m.learning->outcomes},
+                         {"certified_loss", m.learning->certified_loss},
+                         {"learned_loss", m.learning->learned_loss}};
     one["stages"] = wire::Json::array();
     for (const auto& stage : m.stages)
       one["stages"].push_back(

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "node/flow.h"
+#include "node/online_stage.h"
 #include "node/parents.h"
 #include "node/prediction_cache.h"
 #include "node/served.h"
@@ -46,6 +47,7 @@ struct NodeStatus {
     bool decision = false;
     std::uint64_t requests = 0;
     std::uint64_t failed = 0;
+    std::optional<OnlineStage::Report> learning;  // of the stage that learns, where there is one
     std::vector<Stage> stages;
   };
   std::string node, tier, version;

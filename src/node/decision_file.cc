@@ -94,7 +94,7 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
     return stage;
   }
   const std::string at = where + ".";
-  y.KnownKeys(node, at, {"tier", "model", "ensemble", "server", "pre", "post", "confidence", "rules"});
+  y.KnownKeys(node, at, {"tier", "model", "ensemble", "server", "pre", "post", "confidence", "rules", "online"});
   if (const auto tier = y.Text(node, at, "tier", true)) {
     const auto t = topology::TierFromName(*tier);
     if (t) {
@@ -107,7 +107,15 @@ StageConfig ReadStage(YamlReader& y, const YAML::Node& node, const std::string& 
   const bool ensemble = node["ensemble"].IsDefined();
   const bool rules = node["rules"].IsDefined();
   const bool server = node["server"].IsDefined();
-  if (model + ensemble + rules + server != 1) y.Error(node, where + " takes one of rules, model, ensemble and server");
+  const bool online = node["online"].IsDefined();
+  if (model + ensemble + rules + server + online != 1)
+    y.Error(node, where + " takes one of rules, online, model, ensemble and server");
+  if (online) {
+    stage.online = y.Text(node, at, "online").value_or("");
+    for (const char* key : {"pre", "post"}) {
+      if (node[key].IsDefined()) y.Error(node[key], at + key + " does not go with online; it is for ONNX models");
+    }
+  }
   if (server) {
     stage.server = y.Text(node, at, "server").value_or("");
     if (const auto url = ParseRemoteUrl(stage.server); !url.ok())
@@ -279,6 +287,8 @@ Result<DecisionConfig> ParseDecisionFile(const std::string& text, const std::fil
   }
   if (!c.stages.empty() && !c.stages.back().rules.empty())
     y.Error(root["stages"], "the last stage must be a model: rules may have no answer");
+  if (std::count_if(c.stages.begin(), c.stages.end(), [](const StageConfig& s) { return !s.online.empty(); }) > 1)
+    y.Error(root["stages"], "more than one stage is online; an outcome would not say which of them it is for");
   RETURN_IF_ERROR(y.Finish());
   return c;
 }
@@ -313,6 +323,8 @@ std::string WriteDecisionFile(const DecisionConfig& c) {
     text += fmt::format("  - {{tier: {}, ", topology::Name(s.tier));
     if (!s.rules.empty()) {
       text += "rules: " + Quote(s.rules);
+    } else if (!s.online.empty()) {
+      text += "online: " + Quote(s.online);
     } else if (!s.server.empty()) {
       text += "server: \"" + s.server + "\"";
     } else if (s.models.size() == 1) {

@@ -11,6 +11,7 @@
 //   audit: 0.5%                              # of what is accepted below the top, checked by the top
 //   stages:                                  # cheapest first, one after the other up the tiers
 //     - {tier: device, rules: rules.yaml}
+//     - {tier: device, online: clicks.gol}              # a model of `ganglion learn`; learns from outcomes beside it
 //     - {tier: device, model: small.onnx, confidence: margin}
 //     - {tier: edge, model: medium.onnx, pre: resize.onnx}
 //     - {tier: global, ensemble: [a.onnx, b.onnx]}     # or: server: "grpc://triton:8001/big"
@@ -48,6 +49,7 @@ struct StageConfig {
   std::optional<calibration::Measure> measure;  // nothing: auto
   std::string confidence_output;                // empty: from the logits
   std::string rules;                            // a rules file (rules_file.h) instead of models
+  std::string online;                           // or a model of `ganglion learn` (online_stage.h)
   std::string server;                           // or another server's model: grpc://HOST:PORT/MODEL (remote_stage.h)
 };
 

@@ -34,6 +34,7 @@ Result<LocalStage> MakeStage(const ServedContext& context, const std::string& mo
 std::string StageName(const StageConfig& config) {
   if (!config.rules.empty()) return "rules";
   if (!config.server.empty()) return "server";
+  if (!config.online.empty()) return std::filesystem::path(config.online).stem().string();
   if (config.models.size() > 1) return "ensemble";
   return std::filesystem::path(config.models[0]).stem().string();
 }
@@ -56,6 +57,9 @@ Result<std::shared_ptr<const Served>> ServeDecision(const ServedContext& context
   options.without_stages = true;  // a relay between tiers has none of its own
   ASSIGN_OR_RETURN(s.decision, Decision::Open(context.engine, dir, options));
   const DecisionConfig& c = s.decision->config();
+  for (std::size_t i = 0; i < s.decision->loaded_stages(); ++i) {
+    if (s.decision->stage(i).online() != nullptr) s.learns = s.decision->stage(i).online();
+  }
   if (context.node->tier > HighestTier(c.privacy)) {
     return FailedPrecondition(fmt::format("{}: privacy {} ends at {}; a node of tier {} may not see its input", c.name,
                                           Name(c.privacy), topology::Name(HighestTier(c.privacy)),

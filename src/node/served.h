@@ -53,6 +53,7 @@ class Served {
   std::vector<std::vector<std::string>> output_labels;  // for the classification extension, by output
 
   std::unique_ptr<Decision> decision;  // nullptr: a plain model, which has one stage
+  OnlineStage* learns = nullptr;       // the decision's stage that learns from outcomes, if it is here
   std::vector<LocalStage> stages;
 
   std::size_t InputIndex(const std::string& input) const;  // kNoInput

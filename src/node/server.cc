@@ -204,7 +204,8 @@ Status Server::ReadInputs(Pending* p) const {
 
 // True: answered from the cache, or waits for an equal request's answer.
 bool Server::AskCache(const std::shared_ptr<Pending>& p) {
-  if (!cache_ || p->audit || cache_->Skips(p->call->request)) return false;
+  // What is answered from the cache would wait for no outcome.
+  if (!cache_ || p->audit || p->served->learns != nullptr || cache_->Skips(p->call->request)) return false;
   thread_local std::string key;
   key.clear();
   std::string served = p->served->digest;
@@ -335,6 +336,7 @@ void Server::FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result
     cost_.at(r.tier)->AddReal(topology_.at(r.tier).price);
   }
   p->outcome = degraded ? "degraded" : "accepted";
+  if (p->served->learns != nullptr) RememberRows(*p->served, p->inputs, &result.rows, NewId);
   wire::InferResponse answer = DecisionAnswer(*p->served, p->call->request, result.rows, NewId);
   if (degraded) p->ticket = {};  // what was cut short here is no answer for others
   Audit(*p, result);             // copies what it needs before the request's memory goes

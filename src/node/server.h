@@ -81,6 +81,8 @@ class Server final : public net::Service {
   std::vector<wire::RepositoryEntry> RepositoryIndex(bool only_ready) const override;
   void Load(const std::string& model, std::function<void(Status)> done) override;
   void Unload(const std::string& model, std::function<void(Status)> done) override;
+  Status Report(const std::string& model, const std::string& version, const wire::Outcome& outcome) override;
+  Result<std::string> Learned(const std::string& model, const std::string& version) const override;
   Result<std::vector<wire::SharedMemoryRegion>> SharedMemoryStatus(const std::string& name) const override;
   Status RegisterSharedMemory(const wire::SharedMemoryRegion& region) override;
   Status UnregisterSharedMemory(const std::string& name) override;
@@ -113,6 +115,8 @@ class Server final : public net::Service {
   void RunDecision(const std::shared_ptr<Pending>& p, bool cheapest_only);
   void RunModel(const std::shared_ptr<Pending>& p);
   void FinishDecision(const std::shared_ptr<Pending>& p, FlowResult result);
+  void RememberRows(const Served& served, std::span<const tensor::View> inputs, std::vector<RowAnswer>* rows,
+                    const std::function<std::string()>& new_id);
   void FinishModel(const std::shared_ptr<Pending>& p, Result<std::vector<tensor::Tensor>> outputs);
   void Answer(const std::shared_ptr<Pending>& p, Result<wire::InferResponse> response);
   void Share(const std::shared_ptr<Pending>& p, wire::InferResponse answer);

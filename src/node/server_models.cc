@@ -341,6 +341,7 @@ std::string Server::StatusJson() const {
       m.reason = entry.reason;
       m.decision = entry.newest && entry.newest->decision;
       if (entry.newest) {
+        if (entry.newest->learns != nullptr) m.learning = entry.newest->learns->report();
         m.requests = entry.newest->counts.success.count + entry.newest->counts.fail.count;
         m.failed = entry.newest->counts.fail.count;
         for (const auto& stage : entry.newest->stages)

@@ -30,6 +30,7 @@ constexpr const char* kPre = "pre";
 constexpr const char* kModel = "model";
 constexpr const char* kPost = "post";
 constexpr const char* kRules = "rules";
+constexpr const char* kOnline = "online";
 constexpr const char* kServer = "server";
 // How sure rules are: accepted at any threshold, or at none.
 constexpr float kRuleHolds = std::numeric_limits<float>::infinity();
@@ -86,6 +87,7 @@ Result<std::unique_ptr<Stage>> Stage::Load(const std::shared_ptr<runtime::Engine
   };
   const auto load = [&]() -> Status {
     if (!s.config_.rules.empty()) return s.LoadRules(config);
+    if (!s.config_.online.empty()) return s.LoadOnline(config);
     if (!s.config_.server.empty()) return s.LoadRemote(config, connect);
     for (std::size_t i = 0; i < s.inputs_; ++i) s.at_hand_.push_back(i);
     if (!s.config_.pre.empty()) {
@@ -260,11 +262,8 @@ Status Stage::ScoreChunk(std::span<const tensor::View> inputs, std::int64_t begi
   return {};
 }
 
-Status Stage::LoadRules(const DecisionConfig& config) {
-  ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(config.dir / config_.rules, limits::kMaxConfigBytes));
-  ASSIGN_OR_RETURN(auto parsed, ParseRulesFile(bytes, config_.rules));
-  ASSIGN_OR_RETURN(auto compiled, rules::RuleSet::Compile(std::move(parsed), config.inputs, config.labels));
-  rules_ = std::move(compiled);
+// For what reads the inputs as they are: the shape of a row, and whether it is always the same.
+void Stage::FixRow(const DecisionConfig& config) {
   for (const auto& spec : config.inputs) {
     tensor::Shape shape = spec.shape;
     // Texts have no fixed size: such rows are judged where they lie.
@@ -275,6 +274,36 @@ Status Stage::LoadRules(const DecisionConfig& config) {
     }
     slot_shapes_.push_back(std::move(shape));
   }
+}
+
+Status Stage::LoadOnline(const DecisionConfig& config) {
+  ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(config.dir / config_.online));
+  auto made = OnlineStage::Create(bytes, config.inputs);
+  if (!made.ok()) return made.status().Within(config_.online);
+  online_ = std::move(*made);
+  classes_ = online_->classes();
+  FixRow(config);
+  files_.push_back({config_.online, kOnline, crypto::Sha256(std::as_bytes(std::span(bytes)))});
+  rows_independent_ = true;
+  return {};
+}
+
+Result<Stage::Scores> Stage::ScoreOnline(std::span<const tensor::View> inputs) const {
+  Scores all;
+  all.rows = inputs[0].shape.empty() ? 0 : static_cast<std::size_t>(inputs[0].shape[0]);
+  all.z.resize(all.rows * classes_);
+  OnlineStage::Scratch scratch = online_->MakeScratch();
+  for (std::size_t row = 0; row < all.rows; ++row)
+    RETURN_IF_ERROR(online_->Score(inputs, row, &scratch, std::span(all.z).subspan(row * classes_, classes_)));
+  return all;
+}
+
+Status Stage::LoadRules(const DecisionConfig& config) {
+  ASSIGN_OR_RETURN(const std::string bytes, data::ReadFile(config.dir / config_.rules, limits::kMaxConfigBytes));
+  ASSIGN_OR_RETURN(auto parsed, ParseRulesFile(bytes, config_.rules));
+  ASSIGN_OR_RETURN(auto compiled, rules::RuleSet::Compile(std::move(parsed), config.inputs, config.labels));
+  rules_ = std::move(compiled);
+  FixRow(config);
   files_.push_back({config_.rules, kRules, crypto::Sha256(std::as_bytes(std::span(bytes)))});
   rows_independent_ = true;
   return {};
@@ -377,6 +406,7 @@ bool Stage::TryRowsTogether(const DecisionConfig& config) const {
 Result<Stage::Scores> Stage::ScoreTogether(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
   if (rules_) return ScoreRules(inputs);
+  if (online_) return ScoreOnline(inputs);
   if (remote_) return ScoreRemote(inputs);
   Scores all;
   all.rows = inputs[0].shape.empty() ? 0 : static_cast<std::size_t>(inputs[0].shape[0]);
@@ -395,6 +425,7 @@ Result<Stage::Scores> Stage::ScoreTogether(std::span<const tensor::View> inputs)
 Result<Stage::Scores> Stage::Score(std::span<const tensor::View> inputs) const {
   GANGLION_CHECK(inputs.size() == inputs_);
   if (rules_) return ScoreRules(inputs);
+  if (online_) return ScoreOnline(inputs);
   if (remote_) return ScoreRemote(inputs);
   const std::int64_t rows = inputs[0].shape.empty() ? 0 : inputs[0].shape[0];
   Scores all;
@@ -432,8 +463,9 @@ std::unique_ptr<Stage::Lane> Stage::MakeLane() const {
   std::unique_ptr<Lane> lane(new Lane);
   lane->stage_ = this;
   lane->z_.resize(classes_);
+  if (online_) lane->scratch_ = online_->MakeScratch();
   for (std::size_t i = 0; i < slot_specs_.size(); ++i) {
-    auto t = Tensor::Zeros(slot_specs_[i].type, rules_ || needed_[i] ? slot_shapes_[i] : tensor::Shape{0});
+    auto t = Tensor::Zeros(slot_specs_[i].type, rules_ || online_ || needed_[i] ? slot_shapes_[i] : tensor::Shape{0});
     if (!t.ok()) return nullptr;
     lane->slots_.push_back(std::move(*t));
   }
@@ -470,6 +502,11 @@ Status Stage::Lane::Run() {
     if (answer) z_[static_cast<std::size_t>(answer->label)] = 1;
     own_ = answer ? kRuleHolds : kNoRule;
     return {};
+  }
+  if (s.online_) {
+    std::array<tensor::View, 32> views;
+    for (std::size_t i = 0; i < slots_.size(); ++i) views[i] = slots_[i].View();
+    return s.online_->Score(std::span(views).first(slots_.size()), 0, &*scratch_, z_);
   }
   for (std::size_t g = 0; g < bindings_.size(); ++g) {
     const bool last_member = s.graphs_[g].member && (g + 1 == bindings_.size() || !s.graphs_[g + 1].member);

@@ -4,9 +4,9 @@
 //                   -> ensemble members -> mean of softmax -> [post]
 // or to the scores of another server (remote_stage.h), or to the answer of a rule, where the stage is made of rules: z
 // is 1 for its class, and the confidence of its own is infinite, so that it is accepted at any threshold; where no rule
-// holds it is -1, accepted at none. Graphs are joined by tensor names; a graph with one input of another name takes the
-// first output of the graph before it, or the decision's only input. z are logits: where the last graph ends in a
-// Softmax, and for ensembles, z = log p.
+// holds it is -1, accepted at none; or to the scores of an online model (online_stage.h). Graphs are joined by tensor
+// names; a graph with one input of another name takes the first output of the graph before it, or the decision's only
+// input. z are logits: where the last graph ends in a Softmax, and for ensembles, z = log p.
 //
 // What does not fit together is found when the stage is loaded, by running it once on zeros.
 // A service; const members are thread-safe.
@@ -22,6 +22,7 @@
 #include "base/status.h"
 #include "crypto/crypto.h"
 #include "node/decision_file.h"
+#include "node/online_stage.h"
 #include "node/remote_stage.h"
 #include "rules/rules.h"
 #include "runtime/runtime.h"
@@ -31,7 +32,7 @@ namespace ganglion::node {
 
 struct StageFile {
   std::string file;
-  std::string role;  // "pre", "model" (also of an ensemble's members), "post", "rules", "server"
+  std::string role;  // "pre", "model" (also of an ensemble's members), "post", "rules", "online", "server"
   crypto::Digest digest;
   bool operator==(const StageFile&) const = default;
 };
@@ -52,6 +53,7 @@ class Stage {
   Status SetClasses(std::size_t classes);
   bool is_rules() const { return rules_.has_value(); }
   const rules::RuleSet& rules() const { return *rules_; }      // REQUIRES: is_rules()
+  OnlineStage* online() const { return online_.get(); }        // nullptr: does not learn
   const RemoteStage* remote() const { return remote_.get(); }  // nullptr: computed here
 
   struct Scores {
@@ -89,7 +91,8 @@ class Stage {
     std::vector<tensor::Tensor> slots_;
     std::vector<runtime::Binding> bindings_;
     std::vector<float> z_;
-    float own_ = -1;  // of rules
+    float own_ = -1;                               // of rules
+    std::optional<OnlineStage::Scratch> scratch_;  // of online models
   };
   // Nothing where a row's shape is not fixed by the decision file: then Score is the only way.
   std::unique_ptr<Lane> MakeLane() const;
@@ -107,8 +110,11 @@ class Stage {
   Status AddGraph(const std::shared_ptr<runtime::Engine>& engine, const DecisionConfig& config, const std::string& file,
                   const char* role);
   Status DryRun(const DecisionConfig& config);
+  void FixRow(const DecisionConfig& config);
   Status LoadRules(const DecisionConfig& config);
+  Status LoadOnline(const DecisionConfig& config);
   Status LoadRemote(const DecisionConfig& config, const RemoteConnect& connect);
+  Result<Scores> ScoreOnline(std::span<const tensor::View> inputs) const;
   Result<Scores> ScoreRemote(std::span<const tensor::View> inputs) const;
   bool TryRowsTogether(const DecisionConfig& config) const;
   Scores ScoreRules(std::span<const tensor::View> inputs) const;
@@ -124,6 +130,7 @@ class Stage {
   std::vector<std::size_t> at_hand_;        // slots the next graph may read by position
   std::vector<Graph> graphs_;
   std::optional<rules::RuleSet> rules_;
+  std::unique_ptr<OnlineStage> online_;
   std::unique_ptr<RemoteStage> remote_;
   std::size_t inputs_ = 0;
   std::optional<std::size_t> mean_slot_;  // ensemble
