@@ -116,7 +116,7 @@ class Differentiation {
     std::string hint;
     if (missing.find("(Einsum)") != std::string::npos) hint += "; write Einsum as MatMul and Transpose";
     if (missing.find("(If)") != std::string::npos)
-      hint += "; an If goes away where its condition follows from fixed inputs and sizes, see Prepare";
+      hint += "; an If goes away where its condition follows from fixed inputs and sizes (--fix, --shape)";
     return hint;
   }
 
@@ -310,6 +310,7 @@ class Differentiation {
     if (std::none_of(wanted.begin(), wanted.end(), [](bool w) { return w; })) return {};
     Backward backward(n, shapes_, std::move(dys), &b());
     backward.Want(wanted);
+    backward.notes = clip_ ? &clip_->notes() : nullptr;
     if (auto s = rule.gradient(backward); !s.ok()) return s.Within(graph::Describe(n, index));
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       if (wanted[i] && !backward.given().contains(static_cast<int>(i)))

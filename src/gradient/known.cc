@@ -146,23 +146,45 @@ std::optional<std::vector<T>> PickFrom(const Node& n, const Shapes& s, const std
   return y;
 }
 
+// x [shape], read by positions: the number at `from(position)` for each position of `y`.
+template <typename T>
+std::vector<T> Rearranged(const std::vector<T>& x, const Shape& shape, const Shape& y,
+                          const std::function<void(const Shape& at, Shape* from)>& from) {
+  std::vector<T> out;
+  const std::int64_t count = Product(y, 0, y.size());
+  out.reserve(static_cast<std::size_t>(count));
+  for (std::int64_t flat = 0; flat < count; ++flat) {
+    Shape at(y.size());
+    std::int64_t rest = flat;
+    for (std::size_t i = y.size(); i-- > 0;) {
+      at[i] = rest % y[i];
+      rest /= y[i];
+    }
+    Shape there(shape.size());
+    from(at, &there);
+    std::int64_t index = 0;
+    for (std::size_t i = 0; i < shape.size(); ++i) index = index * shape[i] + there[i];
+    out.push_back(x[static_cast<std::size_t>(index)]);
+  }
+  return out;
+}
+
 template <typename T>
 std::optional<std::vector<T>> PartOf(const Node& n, const Shapes& s, const std::vector<T>& x) {
-  if (In(n, s, 0).size() != 1) return std::nullopt;
-  std::int64_t given[3] = {0, 0, 1};  // start, end, step
-  for (const int i : {1, 2, 4}) {
-    if (i >= n.input_size() || n.input(i).empty()) continue;
-    const Ints* v = FindInts(s, n.input(i));
-    if (v == nullptr || v->size() != 1 || (*v)[0] == kOfBatch) return std::nullopt;
-    given[i == 4 ? 2 : i - 1] = (*v)[0];
-  }
-  const auto size = static_cast<std::int64_t>(x.size());
-  if (given[2] < 1) return std::nullopt;
-  const auto place = [&](std::int64_t at) { return std::clamp<std::int64_t>(at < 0 ? at + size : at, 0, size); };
-  std::vector<T> y;
-  for (std::int64_t i = place(given[0]); i < place(given[1]); i += std::min(given[2], size))
-    y.push_back(x[static_cast<std::size_t>(i)]);
-  return y;
+  const auto cuts = CutsOf(n, s);
+  if (!cuts.ok()) return std::nullopt;
+  return Rearranged<T>(x, In(n, s, 0), s.shape.at(n.output(0)), [&](const Shape& at, Shape* from) {
+    *from = at;
+    for (const Cut& c : *cuts) (*from)[c.axis] = c.start + at[c.axis] * c.step;
+  });
+}
+
+template <typename T>
+std::vector<T> Transposed(const Node& n, const Shapes& s, const std::vector<T>& x) {
+  const Ints perm = Permutation(n, In(n, s, 0).size());
+  return Rearranged<T>(x, In(n, s, 0), s.shape.at(n.output(0)), [&](const Shape& at, Shape* from) {
+    for (std::size_t i = 0; i < perm.size(); ++i) (*from)[static_cast<std::size_t>(perm[i])] = at[i];
+  });
 }
 
 template <typename T>
@@ -184,6 +206,7 @@ std::optional<std::vector<T>> Moved(const Node& n, const Shapes& s, const Lists<
   if (op == "Identity" || op == "Reshape" || op == "Squeeze" || op == "Unsqueeze" || op == "Flatten") return in[0];
   if (op == "Gather") return PickFrom(n, s, in[0]);
   if (op == "Slice") return PartOf(n, s, in[0]);
+  if (op == "Transpose") return Transposed(n, s, in[0]);
   if (op == "Expand" && in[0].size() == 1) {
     const std::int64_t count = Product(s.shape.at(n.output(0)), 0, s.shape.at(n.output(0)).size());
     if (count >= 0 && count <= static_cast<std::int64_t>(kKnownNumbers))

@@ -41,6 +41,13 @@ Result<std::int64_t> Axis(std::int64_t axis, std::size_t rank) {
   return axis < 0 ? axis + r : axis;
 }
 
+Ints Permutation(const onnx::NodeProto& n, std::size_t rank) {
+  if (auto perm = graph::IntsAttribute(n, "perm")) return *perm;
+  Ints perm(rank);
+  for (std::size_t i = 0; i < rank; ++i) perm[i] = static_cast<std::int64_t>(rank - 1 - i);
+  return perm;
+}
+
 Result<Ints> KnownInts(const onnx::NodeProto& n, const Shapes& s, int i) {
   if (i >= n.input_size() || n.input(i).empty()) return InvalidArgument("input " + std::to_string(i) + " is missing");
   const auto known = s.ints.find(n.input(i));

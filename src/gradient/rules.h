@@ -82,6 +82,9 @@ class Backward {
   }
   void Want(std::vector<bool> wanted) { wanted_ = std::move(wanted); }  // an entry for each input
 
+  // Names that a rule leaves for a later call for the same node (clipping makes one), by its first output.
+  std::map<std::string, std::vector<std::string>>* notes = nullptr;
+
   // Hands over the gradient of input i.
   void Give(int i, const std::string& gradient) { given_[i] = gradient; }
   // Hands over a gradient that has the shape of the output, summed over what broadcasting had repeated.
@@ -144,6 +147,14 @@ Result<tensor::Shape> Broadcast(const tensor::Shape& a, const tensor::Shape& b);
 Result<std::int64_t> Axis(std::int64_t axis, std::size_t rank);
 // The integers that input i is known to be; a refusal when it is computed while running, or absent.
 Result<std::vector<std::int64_t>> KnownInts(const onnx::NodeProto& n, const Shapes& s, int i);
+// What Slice takes along an axis: start, start + step, ... (count of them; -1: the whole batch).
+struct Cut {
+  std::size_t axis;
+  std::int64_t start, step, count;
+};
+Result<std::vector<Cut>> CutsOf(const onnx::NodeProto& n, const Shapes& s);
+// The permutation of a Transpose.
+std::vector<std::int64_t> Permutation(const onnx::NodeProto& n, std::size_t rank);
 // The product of s[from, to); -1 when it is not known.
 std::int64_t Product(const tensor::Shape& s, std::size_t from, std::size_t to);
 graph::Attribute KeepDims(bool keep);

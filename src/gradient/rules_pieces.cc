@@ -47,11 +47,6 @@ Term PaddedAxis(const Backward& b, const Term& v, std::size_t rank, std::size_t 
 
 // ---- Slice ---------------------------------------------------------------------------------------------------------
 
-struct Cut {
-  std::size_t axis;
-  std::int64_t start, step, count;  // takes start, start + step, ...
-};
-
 Result<Cut> CutOf(std::size_t axis, std::int64_t size, std::int64_t from, std::int64_t to, std::int64_t step) {
   if (step == 0) return InvalidArgument("a step of 0");
   if (size < 0) {  // all of the batch
@@ -70,6 +65,8 @@ Result<Cut> CutOf(std::size_t axis, std::int64_t size, std::int64_t from, std::i
   const std::int64_t length = std::abs(stride);
   return Cut{axis, first, stride, span <= 0 ? 0 : (span + length - 1) / length};
 }
+
+}  // namespace
 
 Result<std::vector<Cut>> CutsOf(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
@@ -98,6 +95,8 @@ Result<std::vector<Cut>> CutsOf(const Node& n, const Shapes& s) {
   }
   return cuts;
 }
+
+namespace {
 
 Result<Shape> InferSlice(const Node& n, const Shapes& s) {
   Shape y = In(n, s, 0);

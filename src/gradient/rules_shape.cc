@@ -123,13 +123,6 @@ Status GradReshape(Backward& b) {
 
 // ---- another order -------------------------------------------------------------------------------------------------
 
-Ints Permutation(const Node& n, std::size_t rank) {
-  if (auto perm = graph::IntsAttribute(n, "perm")) return *perm;
-  Ints perm(rank);
-  for (std::size_t i = 0; i < rank; ++i) perm[i] = static_cast<std::int64_t>(rank - 1 - i);
-  return perm;
-}
-
 Result<Shape> InferTranspose(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
   const Ints perm = Permutation(n, x.size());
