@@ -30,7 +30,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font-size:12px
 .key{font-size:13px;color:var(--dim)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:4px 8px;text-align:right;border-bottom:1px solid var(--line)}th{color:var(--dim);font-weight:500;font-size:13px}
-tr:last-child td{border-bottom:0}.card+.card,.charts+.card{margin-top:14px}.card{overflow-x:auto}
+tr:last-child td{border-bottom:0}.charts+.card{margin-top:14px}.card{overflow-x:auto}
 )";
 
 // The values nearest to the pointer, under each chart.
@@ -48,6 +48,8 @@ for(const svg of document.querySelectorAll('svg[data-series]')){
   svg.addEventListener('pointerleave',()=>{line.style.visibility='hidden';read.textContent='\u00a0'});
 }
 )";
+
+constexpr const char* kRateTitle = "Learning rate";  // it falls to zero: no scale for a logarithm
 
 using Points = std::vector<std::pair<double, double>>;  // step, value
 
@@ -111,13 +113,15 @@ struct Scale {
   std::vector<double> Ticks() const {
     std::vector<double> ticks;
     if (logarithmic) {
-      for (double power = std::pow(10, std::floor(std::log10(low))); power <= high; power *= 10) {
+      // One, two and five of each power of ten; powers alone, or some of them, where these are too many.
+      const double powers = std::log10(high / low);
+      const int every = std::max(1, static_cast<int>(std::ceil(powers / 7)));
+      int number = 0;
+      for (double power = std::pow(10, std::floor(std::log10(low))); power <= high; power *= 10, ++number) {
         for (const double m : {1., 2., 5.}) {
-          if (m * power >= low * .999 && m * power <= high * 1.001) ticks.push_back(m * power);
+          const bool wanted = m == 1 ? number % every == 0 : powers < 2.5;
+          if (wanted && m * power >= low * .999 && m * power <= high * 1.001) ticks.push_back(m * power);
         }
-      }
-      while (ticks.size() > 8) {  // every other one
-        for (std::size_t i = 1; i < ticks.size(); ++i) ticks.erase(ticks.begin() + static_cast<std::ptrdiff_t>(i));
       }
       return ticks;
     }
@@ -128,7 +132,7 @@ struct Scale {
   }
 };
 
-Scale ScaleOf(const std::vector<Series>& series) {
+Scale ScaleOf(const std::vector<Series>& series, bool may_be_logarithmic) {
   double low = INFINITY;
   double high = -INFINITY;
   for (const auto& s : series) {
@@ -137,7 +141,7 @@ Scale ScaleOf(const std::vector<Series>& series) {
       high = std::max(high, p.second);
     }
   }
-  if (low > 0 && high > 30 * low) return {true, low / 1.1, high * 1.1};
+  if (may_be_logarithmic && low > 0 && high > 30 * low) return {true, low / 1.1, high * 1.1};
   if (high > low) {
     const double margin = (high - low) * .05;
     return {false, low >= 0 ? std::max(0., low - margin) : low - margin, high + margin};
@@ -153,7 +157,7 @@ std::string Chart(const std::string& title, std::vector<Series> series, double l
   constexpr double kRight = 468;
   constexpr double kTop = 10;
   constexpr double kBottom = 216;
-  const Scale scale = ScaleOf(series);
+  const Scale scale = ScaleOf(series, title != kRateTitle);
   const auto x = [&](double step) { return kLeft + step / last_step * (kRight - kLeft); };
   const auto y = [&](double v) { return kBottom - scale.At(v) * (kBottom - kTop); };
   std::string data = "[";
@@ -175,7 +179,7 @@ std::string Chart(const std::string& title, std::vector<Series> series, double l
     lines += fmt::format("<polyline fill=\"none\" points=\"{}\" stroke=\"{}\" stroke-width=\"2\"/>", d, s.colour);
   }
   std::string svg = fmt::format(
-      "<div class=\"card\"><h2>{}<span class=\"key\">{}</span></h2><svg viewBox=\"0 0 480 250\" role=\"img\" "
+      "<div class=\"card\"><h2>{}<span class=\"key\">{}</span></h2><svg viewBox=\"0 0 480 256\" role=\"img\" "
       "aria-label=\"{}\" data-x0=\"{}\" data-x1=\"{}\" data-last=\"{}\" data-series=\"{}\">",
       title, series.size() > 1 ? key : "", title, kLeft, kRight, last_step, Escape(data + "]"));
   for (const double t : scale.Ticks()) {
@@ -273,7 +277,7 @@ std::string CurvePage(const Trained& trained, const std::string& loss) {
          Chart("Accuracy on validation rows",
                {{"accuracy", "var(--a)", OfHistory(trained, &CurvePoint::accuracy), true}}, last, mark) +
          Chart("Norm of the gradient", {{"norm", "var(--a)", OfTrace(trained, &TracePoint::gradient_norm)}}, last, -1) +
-         Chart("Learning rate", {{"rate", "var(--a)", OfTrace(trained, &TracePoint::rate)}}, last, -1) +
+         Chart(kRateTitle, {{"rate", "var(--a)", OfTrace(trained, &TracePoint::rate)}}, last, -1) +
          "</div><div class=\"card\"><table><tr><th>step</th><th>epoch</th><th>training loss</th><th>validation "
          "loss</th><th>accuracy</th></tr>" +
          rows + "</table></div></main><script>" + kScript + "</script></body></html>\n";
