@@ -160,7 +160,7 @@ Status Straggler(Figures& figures) {
       job.slow_ms = 20;
     }
     ASSIGN_OR_RETURN(const auto run, RunWell(job));
-    return 1000 / run[0].step_ms;
+    return 1000 / run[0].mean_step_ms;
   };
   ASSIGN_OR_RETURN(const double quick, rate("allreduce", false));
   ASSIGN_OR_RETURN(const double waits, rate("allreduce", true));

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <thread>
 
@@ -147,6 +148,7 @@ Status Train(const Job& job, int rank, const fs::path& dir, Outcome* outcome) {
   outcome->lost = exchange->lost();
   outcome->steps = steps;
   if (!times.empty()) {
+    outcome->mean_step_ms = std::accumulate(times.begin(), times.end(), 0.) / static_cast<double>(times.size());
     std::sort(times.begin(), times.end());
     outcome->step_ms = times[times.size() / 2];
     outcome->fast_step_ms = times[times.size() / 10];
@@ -171,6 +173,7 @@ int RankMain(int argc, char** argv) {
   wire::Json j;
   j["error"] = status.message();
   j["step_ms"] = o.step_ms;
+  j["mean_step_ms"] = o.mean_step_ms;
   j["fast_step_ms"] = o.fast_step_ms;
   j["steps"] = o.steps;
   j["accuracy"] = o.accuracy;
@@ -216,6 +219,7 @@ Result<std::vector<Outcome>> RunRanks(const Job& job) {
       RETURN_IF_ERROR(wire::ParseJson(*text, &j));
       o.error = j["error"].get<std::string>();
       o.step_ms = j["step_ms"].get<double>();
+      o.mean_step_ms = j["mean_step_ms"].get<double>();
       o.fast_step_ms = j["fast_step_ms"].get<double>();
       o.steps = j["steps"].get<std::int64_t>();
       o.accuracy = j["accuracy"].get<double>();

@@ -33,8 +33,9 @@ struct Job {
 };
 
 struct Outcome {
-  std::string error;        // empty: it trained to the end
-  double step_ms = 0;       // median, after the first ten
+  std::string error;   // empty: it trained to the end
+  double step_ms = 0;  // median, after the first ten
+  double mean_step_ms = 0;
   double fast_step_ms = 0;  // a tenth of the steps are faster
   std::int64_t steps = 0;
   double accuracy = -1;

@@ -133,7 +133,7 @@ Result<std::unique_ptr<RecordSource>> OpenSource(const std::string& path, const 
 }
 
 Status WriteResult(const TrainOneOptions& o, const training::Trained& trained, const fs::path& out,
-                   const std::string& curve) {
+                   const std::string& curve, const Crew* crew) {
   const auto bytes = trained.model.bytes();
   RETURN_IF_ERROR(data::WriteFileAtomically(out, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
   RETURN_IF_ERROR(data::WriteFileAtomically(curve + ".json", training::CurveJson(trained, o.loss)));
@@ -150,6 +150,11 @@ Status WriteResult(const TrainOneOptions& o, const training::Trained& trained, c
     if (last.valid_loss >= 0) j["valid_loss"] = last.valid_loss;
     if (last.accuracy >= 0) j["accuracy"] = last.accuracy;
     j["steps"] = trained.steps;
+    if (crew != nullptr) {
+      j["ranks"] = crew->size();
+      j["sent_bytes"] = crew->sent_bytes();
+      j["lost"] = crew->lost();
+    }
     if (trained.best_step >= 0) j["best_step"] = trained.best_step;
     j["curve"] = curve + ".json";
     std::fputs(wire::WriteJson(j).c_str(), stdout);
@@ -160,6 +165,8 @@ Status WriteResult(const TrainOneOptions& o, const training::Trained& trained, c
   if (last.accuracy >= 0) text += fmt::format("  accuracy {:.4f}", last.accuracy);
   if (trained.best_step >= 0) text += fmt::format("  (best of {} steps: {})", trained.steps, trained.best_step);
   fmt::print("wrote {} ({}){}\nthe curve is in {}.html\n", out.string(), trained.model.digest().Short(), text, curve);
+  if (crew != nullptr && !crew->lost().empty())
+    fmt::print("ranks that were lost on the way: {}\n", fmt::join(crew->lost(), ", "));
   return {};
 }
 
@@ -323,7 +330,7 @@ Status TrainOne(Context& context, const TrainOneOptions& o) {
     trained = std::move(*result);
   }
   if (crew && !crew->first()) return {};  // rank 0 writes for all
-  RETURN_IF_ERROR(WriteResult(o, *trained, out, curve));
+  RETURN_IF_ERROR(WriteResult(o, *trained, out, curve, crew.get()));
   std::error_code ignored;
   fs::remove(options.checkpoint, ignored);
   return {};

@@ -102,6 +102,12 @@ Result<std::unique_ptr<Crew>> Crew::Start(const WorkersOptions& o, const std::st
   join.about = about + ", exchange " + Name(way) + ", compress " + compress::Name(way.compress);
   crew->timeout_ = join.timeout;
   if (o.rank < 0) RETURN_IF_ERROR(crew->StartOthers(join.rendezvous, join.size));
+  join.watch = [&crew]() -> Status {
+    for (std::size_t i = 0; i < crew->others_.size(); ++i) {
+      if (crew->others_[i].Ended()) return Unavailable(fmt::format("rank {} ended before it had joined", i + 1));
+    }
+    return {};
+  };
   auto joined = collective::Collective::Join(join);
   if (!joined.ok()) return crew->Ended(joined.status());
   crew->collective_ = std::move(*joined);

@@ -9,11 +9,13 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "collective/mesh.h"
+#include "collective/shared_sum.h"
 
 namespace ganglion::collective {
 namespace {
@@ -77,10 +79,14 @@ struct Collective::Impl {
   bool Wait(Transfer& transfer, bool of_all, TimePoint deadline, bool* expired);
   // Waits for all; the first failure is returned.
   Status WaitAll(std::list<Transfer>& transfers, const char* doing);
-  Status Failed(const Transfer& transfer, bool expired, bool of_all, const char* doing);
+  Status Failed(int peer, bool expired, bool of_all, const char* doing);
   Status Gone(const Loss& loss, const char* doing) const;
   void Say(const Words& words);
   Status Usable(const char* doing);
+  // Tries to share memory with everyone; all do, or none.
+  Status ShareMemory();
+  // AllReduce by shared memory. False: not to be had, for none.
+  Result<bool> SumShared(std::span<float> numbers, std::span<float> few, const char* doing);
   Result<std::vector<std::string>> Swap(const std::vector<std::string_view>& bytes, const char* doing);
 
   Options options;
@@ -89,12 +95,14 @@ struct Collective::Impl {
   std::vector<std::uint64_t> sent_to;        // messages of Send by peer; one thread each
   std::vector<std::uint64_t> received_from;  // of Receive
   std::atomic<std::uint64_t> sent{0};
-  std::vector<float> slices;  // AllReduce's memory, kept to save its allocation
+  std::unique_ptr<SharedSum> shared;  // null: not all ranks are on this machine
+  std::vector<float> slices;          // AllReduce's memory, kept to save its allocation
 
   std::mutex mutex;
   std::condition_variable changed;
   std::optional<Loss> first;  // guarded by mutex, as all that follows
   std::map<int, Loss> gone;
+  std::set<int> departed;  // after a goodbye
   std::list<Waiting*> waiting;
   bool spoke = false;
   bool left = false;
@@ -119,7 +127,11 @@ void Collective::Impl::StartThreads() {
     threads.emplace_back([this, e, peer] {
       if (e->Wait()) {
         const Words& words = heard[static_cast<std::size_t>(peer)];
-        if (words.what == Words::kGoodbye) return;
+        if (words.what == Words::kGoodbye) {
+          std::lock_guard lock(mutex);
+          departed.insert(peer);
+          return;
+        }
         const std::string why(words.why.data(), ::strnlen(words.why.data(), words.why.size()));
         const int culprit = words.culprit >= 0 && words.culprit < size() ? words.culprit : peer;
         Lose({culprit, culprit == peer ? why : why + " (says rank " + std::to_string(peer) + ")", false});
@@ -192,17 +204,17 @@ Status Collective::Impl::Gone(const Loss& loss, const char* doing) const {
                                                                         doing + ": " + loss.why};
 }
 
-Status Collective::Impl::Failed(const Transfer& transfer, bool expired, bool of_all, const char* doing) {
-  Loss loss{transfer.peer(), "it did not answer within " + SecondsText(options.timeout), true};
+Status Collective::Impl::Failed(int peer, bool expired, bool of_all, const char* doing) {
+  Loss loss{peer, "it did not answer within " + SecondsText(options.timeout), true};
   if (!expired) {
     // The watching threads know who was first, and hear what others say; they may need a moment.
     std::unique_lock lock(mutex);
     if (closed) return Cancelled("the collective was closed while " + std::string(doing));
-    const auto known = [&] { return of_all ? first.has_value() : gone.count(transfer.peer()) > 0; };
+    const auto known = [&] { return of_all ? first.has_value() : gone.count(peer) > 0; };
     if (changed.wait_for(lock, std::chrono::milliseconds(300), known))
-      loss = of_all ? *first : gone.at(transfer.peer());
+      loss = of_all ? *first : gone.at(peer);
     else
-      loss = {transfer.peer(), "it left before the others", false};
+      loss = {peer, "it left before the others", false};
   }
   Lose(loss);
   if (expired && !of_all) mesh->Close(loss.rank);  // what it sends later must not find half a message waiting
@@ -258,7 +270,7 @@ Status Collective::Impl::WaitAll(std::list<Transfer>& transfers, const char* doi
   const TimePoint deadline = Now() + options.timeout;
   for (Transfer& t : transfers) {
     bool expired = false;
-    if (!Wait(t, true, deadline, &expired)) return Failed(t, expired, true, doing);
+    if (!Wait(t, true, deadline, &expired)) return Failed(t.peer(), expired, true, doing);
   }
   return {};
 }
@@ -299,7 +311,7 @@ Result<std::vector<std::string>> Collective::Impl::Swap(const std::vector<std::s
   auto at = transfers.begin();
   for (int k = 1; k < size(); ++k, ++at) {
     bool expired = false;
-    if (!Wait(*at, true, deadline, &expired)) return Failed(*at, expired, true, doing);
+    if (!Wait(*at, true, deadline, &expired)) return Failed(at->peer(), expired, true, doing);
     const auto peer = static_cast<std::size_t>(at->peer());
     if (theirs[peer] > kMaxMessage) {
       return ResourceExhausted("rank " + std::to_string(peer) + " sends " + std::to_string(theirs[peer]) +
@@ -313,7 +325,7 @@ Result<std::vector<std::string>> Collective::Impl::Swap(const std::vector<std::s
   RETURN_IF_ERROR(WaitAll(payloads, doing));
   for (; at != transfers.end(); ++at) {
     bool expired = false;
-    if (!Wait(*at, true, deadline, &expired)) return Failed(*at, expired, true, doing);
+    if (!Wait(*at, true, deadline, &expired)) return Failed(at->peer(), expired, true, doing);
   }
   return got;
 }
@@ -341,13 +353,49 @@ Result<std::unique_ptr<Collective>> Collective::Join(const Options& options) {
   if (options.size == 1) return std::unique_ptr<Collective>(new Collective(std::move(impl)));
   ASSIGN_OR_RETURN(const Place place, ParsePlace(options.rendezvous));
   const TimePoint deadline = Now() + options.timeout;
-  ASSIGN_OR_RETURN(const auto meeting, Meeting::Open(place, options.rank, options.size, deadline));
+  ASSIGN_OR_RETURN(const auto meeting, Meeting::Open(place, options.rank, options.size, deadline, options.watch));
   RETURN_IF_ERROR(impl->mesh->Connect(*meeting, options.host.empty() ? meeting->local_host() : options.host,
                                       options.about, options.timeout));
   impl->StartThreads();
   std::unique_ptr<Collective> joined(new Collective(std::move(impl)));
-  RETURN_IF_ERROR(joined->Barrier());  // all have read where all are: the meeting may end
+  RETURN_IF_ERROR(joined->impl_->ShareMemory());  // all have read where all are, then: the meeting may end
   return joined;
+}
+
+Status Collective::Impl::ShareMemory() {
+  constexpr const char* kDoing = "meeting";
+  std::string offer;
+  if (rank() == 0 && options.shared_memory) {
+    auto made = SharedSum::Offer(size(), &offer);
+    if (made.ok()) shared = std::move(*made);
+  }
+  ASSIGN_OR_RETURN(const auto offers,
+                   Swap(std::vector<std::string_view>(static_cast<std::size_t>(size()), offer), kDoing));
+  if (rank() != 0 && options.shared_memory) {
+    auto taken = SharedSum::Accept(rank(), size(), offers[0]);
+    if (taken.ok()) shared = std::move(*taken);
+  }
+  const std::string_view mine = shared ? "y" : "n";
+  ASSIGN_OR_RETURN(const auto all, Swap(std::vector<std::string_view>(static_cast<std::size_t>(size()), mine), kDoing));
+  if (std::find(all.begin(), all.end(), "n") != all.end()) shared.reset();
+  return {};
+}
+
+Result<bool> Collective::Impl::SumShared(std::span<float> numbers, std::span<float> few, const char* doing) {
+  const TimePoint deadline = Now() + options.timeout;
+  bool expired = false;
+  int culprit = -1;
+  const auto ended = shared->Run(
+      numbers, few,
+      [&](int peer) {
+        expired = Now() >= deadline;
+        std::lock_guard lock(mutex);
+        return !expired && !first && !closed && departed.count(peer) == 0;
+      },
+      &culprit);
+  if (ended == SharedSum::Ended::kUnavailable) return false;
+  if (ended == SharedSum::Ended::kDone) return true;
+  return Failed(culprit, expired, true, doing);
 }
 
 Collective::~Collective() {
@@ -370,9 +418,15 @@ Status Collective::AllReduce(std::span<float> numbers, std::span<float> few) {
   if (c.size() == 1) return {};
   constexpr const char* kDoing = "adding up";
   RETURN_IF_ERROR(c.Usable(kDoing));
-  const std::uint64_t number = c.operation++;
   const auto n = static_cast<std::size_t>(c.size());
   const auto me = static_cast<std::size_t>(c.rank());
+  if (c.shared) {
+    ASSIGN_OR_RETURN(const bool done, c.SumShared(numbers, few, kDoing));
+    const std::size_t mine = numbers.size() * (me + 1) / n - numbers.size() * me / n;
+    if (done) c.sent += 4 * (numbers.size() - mine + (n - 1) * (mine + few.size()));
+    if (done) return {};
+  }
+  const std::uint64_t number = c.operation++;
   const auto begin = [&](std::size_t k) { return numbers.size() * k / n; };
   const auto slice = [&](std::size_t k) { return numbers.subspan(begin(k), begin(k + 1) - begin(k)); };
   const std::span<float> mine = slice(me);
@@ -473,7 +527,7 @@ Status Collective::Send(int to, std::string_view bytes) {
   const TimePoint deadline = Now() + c.options.timeout;
   for (Transfer& t : transfers) {
     bool expired = false;
-    if (!c.Wait(t, false, deadline, &expired)) return c.Failed(t, expired, false, "sending");
+    if (!c.Wait(t, false, deadline, &expired)) return c.Failed(t.peer(), expired, false, "sending");
   }
   return {};
 }
@@ -487,7 +541,7 @@ Result<std::string> Collective::Receive(int from, Duration patience) {
   bool expired = false;
   Transfer head;
   head.StartReceive(*c.mesh, from, Slot(Kind::kSendLength, number), &length, 8);
-  if (!c.Wait(head, false, deadline, &expired)) return c.Failed(head, expired, false, "receiving");
+  if (!c.Wait(head, false, deadline, &expired)) return c.Failed(from, expired, false, "receiving");
   if (length > kMaxMessage) {
     return ResourceExhausted("rank " + std::to_string(from) + " sends " + std::to_string(length) +
                              " bytes; the limit is " + std::to_string(kMaxMessage));
@@ -496,7 +550,7 @@ Result<std::string> Collective::Receive(int from, Duration patience) {
   if (length == 0) return bytes;
   Transfer body;
   body.StartReceive(*c.mesh, from, Slot(Kind::kSendBytes, number), bytes.data(), bytes.size());
-  if (!c.Wait(body, false, Now() + c.options.timeout, &expired)) return c.Failed(body, expired, false, "receiving");
+  if (!c.Wait(body, false, Now() + c.options.timeout, &expired)) return c.Failed(from, expired, false, "receiving");
   return bytes;
 }
 

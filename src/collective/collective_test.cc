@@ -41,6 +41,7 @@ class Ranks : public ScratchDir {
   Options Of(int rank, int size) {
     Options o{.rank = rank, .size = size, .rendezvous = (dir_ / std::to_string(meeting_)).string()};
     o.timeout = 20s;
+    o.shared_memory = shared_memory_;
     return o;
   }
   // Runs `body` on `size` ranks, each in a thread.
@@ -95,6 +96,7 @@ class Ranks : public ScratchDir {
   }
 
   int meeting_ = 0;
+  bool shared_memory_ = true;
   bool stopped_ = false;  // the last rank stops itself: it is killed when all others have spoken
   std::vector<pid_t> pids_;
 };
@@ -107,7 +109,9 @@ std::vector<float> Numbers(int rank, std::size_t n) {
 }
 
 TEST_F(Ranks, AddUpInTheOrderOfRanks) {
-  for (const int size : {1, 2, 3, 5}) {
+  for (const int run : {1, 2, 3, 5, -2, -3, -5}) {  // negative: over sockets
+    const int size = std::abs(run);
+    shared_memory_ = run > 0;
     Run(size, [&](Collective& c) {
       for (const std::size_t n : {0, 1, 2, 7, 1000, 100'003}) {
         auto mine = Numbers(c.rank(), n);
@@ -125,6 +129,35 @@ TEST_F(Ranks, AddUpInTheOrderOfRanks) {
       }
     });
   }
+}
+
+TEST_F(Ranks, AddUpThroughSocketsWhereSharedMemoryHasNoRoom) {
+  Run(3, [](Collective& c) {
+    for (const std::size_t few : {3, 65, 64, 1000}) {  // 64 have a place there
+      std::vector<float> numbers(5000, 1.F);
+      std::vector<float> more(few, static_cast<float>(c.rank()));
+      ASSERT_TRUE(c.AllReduce(numbers, more).ok());
+      EXPECT_EQ(numbers, std::vector<float>(5000, 3.F));
+      EXPECT_EQ(more, std::vector<float>(few, 3.F));
+    }
+  });
+}
+
+TEST_F(Ranks, UseSocketsTogetherWhenOneWantsNoSharedMemory) {
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 3; ++rank) {
+    Options o = Of(rank, 3);
+    o.shared_memory = rank != 1;
+    threads.emplace_back([o] {
+      const auto joined = Collective::Join(o);
+      ASSERT_TRUE(joined.ok()) << joined.status().message();
+      std::vector<float> v(1000, 1.F);
+      EXPECT_TRUE((*joined)->AllReduce(v).ok());
+      EXPECT_EQ(v[999], 3);
+      (*joined)->Leave();
+    });
+  }
+  for (auto& t : threads) t.join();
 }
 
 TEST_F(Ranks, GatherAndTradeBytesOfAnyLength) {
@@ -175,12 +208,16 @@ TEST_F(Ranks, SendToOneWhileAllAddUp) {
 }
 
 TEST_F(Ranks, CountWhatTheySend) {
-  Run(2, [](Collective& c) {
-    const auto before = c.sent_bytes();
-    std::vector<float> v(1000, 1.F);
-    ASSERT_TRUE(c.AllReduce(v).ok());
-    EXPECT_EQ(c.sent_bytes() - before, 4000);  // half to its owner, the other half's sum back
-  });
+  for (const bool shared : {true, false}) {
+    shared_memory_ = shared;
+    Run(2, [](Collective& c) {
+      const auto before = c.sent_bytes();
+      std::vector<float> v(1000, 1.F);
+      float few = 1;
+      ASSERT_TRUE(c.AllReduce(v, {&few, 1}).ok());
+      EXPECT_EQ(c.sent_bytes() - before, 4004);  // half to its owner, the other half's sum back
+    });
+  }
 }
 
 TEST_F(Ranks, MeetOverTcpWhicheverComesFirst) {
@@ -243,30 +280,34 @@ TEST_F(Ranks, AreNotDisturbedByStrangersAtTheirPort) {
 }
 
 TEST_F(Ranks, WhoDiesIsNamedByEverySurvivorAtOnce) {
-  const auto said = Fork(
-      4,
-      [](Collective& c) -> std::string {
-        std::vector<float> v(200'000, 1.F);
-        for (int step = 0; step < 1000; ++step) {
-          if (c.rank() == 2 && step == 25) ::raise(SIGKILL);
-          if (const auto s = c.AllReduce(v); !s.ok()) return s.message();
-        }
-        return "went on";
-      },
-      1h);  // so that this test ends in time only if nobody waits for the timeout
-  for (const int rank : {0, 1, 3})
-    EXPECT_NE(said[static_cast<std::size_t>(rank)].find("rank 2 of 4 is lost"), std::string::npos)
-        << rank << ": " << said[static_cast<std::size_t>(rank)];
+  for (const bool shared : {true, false}) {
+    shared_memory_ = shared;
+    const auto said = Fork(
+        4,
+        [](Collective& c) -> std::string {
+          std::vector<float> v(200'000, 1.F);
+          for (int step = 0; step < 1000; ++step) {
+            if (c.rank() == 2 && step == 25) ::raise(SIGKILL);
+            if (const auto s = c.AllReduce(v); !s.ok()) return s.message();
+          }
+          return "went on";
+        },
+        1h);  // so that this test ends in time only if nobody waits for the timeout
+    for (const int rank : {0, 1, 3})
+      EXPECT_NE(said[static_cast<std::size_t>(rank)].find("rank 2 of 4 is lost"), std::string::npos)
+          << rank << ": " << said[static_cast<std::size_t>(rank)];
+  }
 }
 
 TEST_F(Ranks, WhoDiesInAnyOperationIsNamed) {
-  for (int operation = 0; operation < 4; ++operation) {
+  for (int operation = 0; operation < 5; ++operation) {
+    shared_memory_ = operation == 4;
     const auto said = Fork(3, [&](Collective& c) -> std::string {
       for (int step = 0;; ++step) {
         if (c.rank() == 0 && step == 5) ::raise(SIGKILL);
         std::vector<float> v(30'000, 1.F);
         Status s;
-        if (operation == 0) s = c.AllReduce(v);
+        if (operation == 0 || operation == 4) s = c.AllReduce(v);
         if (operation == 1) s = c.AllGather(std::string(100'000, 'x')).status();
         if (operation == 2) s = c.Broadcast(v, step % 3);
         if (operation == 3) s = c.Barrier();
@@ -281,19 +322,22 @@ TEST_F(Ranks, WhoDiesInAnyOperationIsNamed) {
 
 TEST_F(Ranks, WhoStopsIsNamedAfterTheTimeout) {
   stopped_ = true;
-  const auto said = Fork(
-      3,
-      [](Collective& c) -> std::string {
-        std::vector<float> v(1000, 1.F);
-        for (int step = 0;; ++step) {
-          if (c.rank() == 2 && step == 3) ::raise(SIGSTOP);
-          if (const auto s = c.AllReduce(v); !s.ok()) return s.message();
-        }
-      },
-      1s);
-  for (const int rank : {0, 1})
-    EXPECT_NE(said[static_cast<std::size_t>(rank)].find("rank 2 of 3 is lost"), std::string::npos)
-        << said[static_cast<std::size_t>(rank)];
+  for (const bool shared : {true, false}) {
+    shared_memory_ = shared;
+    const auto said = Fork(
+        3,
+        [](Collective& c) -> std::string {
+          std::vector<float> v(1000, 1.F);
+          for (int step = 0;; ++step) {
+            if (c.rank() == 2 && step == 3) ::raise(SIGSTOP);
+            if (const auto s = c.AllReduce(v); !s.ok()) return s.message();
+          }
+        },
+        1s);
+    for (const int rank : {0, 1})
+      EXPECT_NE(said[static_cast<std::size_t>(rank)].find("rank 2 of 3 is lost"), std::string::npos)
+          << said[static_cast<std::size_t>(rank)];
+  }
 }
 
 TEST_F(Ranks, SendAndReceiveGoOnBetweenThoseWhoLive) {
@@ -410,6 +454,14 @@ TEST_F(Ranks, ThatDoSomethingElseAreRefused) {
   const auto again = Collective::Join(Of(0, 2));
   ASSERT_FALSE(again.ok());
   EXPECT_NE(again.status().message().find("is there already"), std::string::npos) << again.status().message();
+}
+
+TEST_F(Ranks, StopWaitingForOthersWhenTold) {
+  Options o = Of(0, 2);
+  o.timeout = 1h;
+  int asked = 0;
+  o.watch = [&]() -> Status { return ++asked < 3 ? Status() : Unavailable("rank 1 will not come"); };
+  EXPECT_EQ(Collective::Join(o).status().message(), "rank 1 will not come");
 }
 
 TEST(CollectiveOptions, OutOfRangeAreRefused) {

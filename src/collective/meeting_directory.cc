@@ -21,8 +21,8 @@ constexpr auto kLinger = std::chrono::milliseconds(500);
 
 class DirectoryMeeting final : public Meeting {
  public:
-  DirectoryMeeting(fs::path dir, int rank, int size, TimePoint deadline)
-      : dir_(std::move(dir)), rank_(rank), size_(size), deadline_(deadline) {}
+  DirectoryMeeting(fs::path dir, int rank, int size, TimePoint deadline, std::function<Status()> watch)
+      : dir_(std::move(dir)), rank_(rank), size_(size), deadline_(deadline), watch_(std::move(watch)) {}
   ~DirectoryMeeting() override {
     if (written_) ::unlink(File(rank_).c_str());  // a rank that is gone should not be found
   }
@@ -54,6 +54,7 @@ class DirectoryMeeting final : public Meeting {
         here[i] = true;
       }
       if (all) return table;
+      if (watch_) RETURN_IF_ERROR(watch_());
       if (std::chrono::steady_clock::now() >= deadline_)
         return Status(Code::kDeadlineExceeded, Missing(here) + " did not come to " + dir_.string() + " in time");
       std::this_thread::sleep_for(pause);
@@ -89,18 +90,20 @@ class DirectoryMeeting final : public Meeting {
   int rank_;
   int size_;
   TimePoint deadline_;
+  std::function<Status()> watch_;
   bool written_ = false;
   std::string host_ = "127.0.0.1";
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Meeting>> OpenDirectory(const Place& place, int rank, int size, TimePoint deadline) {
+Result<std::unique_ptr<Meeting>> OpenDirectory(const Place& place, int rank, int size, TimePoint deadline,
+                                               const std::function<Status()>& watch) {
   std::error_code error;
   fs::create_directories(place.directory, error);
   if (!fs::is_directory(place.directory, error))
     return Unavailable("the rendezvous " + place.directory + " is no directory and cannot be made one");
-  return std::unique_ptr<Meeting>(new DirectoryMeeting(place.directory, rank, size, deadline));
+  return std::unique_ptr<Meeting>(new DirectoryMeeting(place.directory, rank, size, deadline, watch));
 }
 
 }  // namespace ganglion::collective

@@ -9,8 +9,10 @@
 
 namespace ganglion::collective {
 
-Result<std::unique_ptr<Meeting>> OpenDirectory(const Place& place, int rank, int size, TimePoint deadline);
-Result<std::unique_ptr<Meeting>> ListenForOthers(const Place& place, int size, TimePoint deadline);
+Result<std::unique_ptr<Meeting>> OpenDirectory(const Place& place, int rank, int size, TimePoint deadline,
+                                               const std::function<Status()>& watch);
+Result<std::unique_ptr<Meeting>> ListenForOthers(const Place& place, int size, TimePoint deadline,
+                                                 const std::function<Status()>& watch);
 Result<std::unique_ptr<Meeting>> ConnectToFirst(const Place& place, int rank, int size, TimePoint deadline);
 
 // Whether another rank's greeting goes with ours.

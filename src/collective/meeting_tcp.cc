@@ -133,8 +133,12 @@ std::string Text(const Place& place) { return place.host + ":" + std::to_string(
 
 class Listener final : public Meeting {
  public:
-  Listener(Socket socket, Place place, int size, TimePoint deadline)
-      : socket_(std::move(socket)), place_(std::move(place)), size_(size), deadline_(deadline) {
+  Listener(Socket socket, Place place, int size, TimePoint deadline, std::function<Status()> watch)
+      : socket_(std::move(socket)),
+        place_(std::move(place)),
+        size_(size),
+        deadline_(deadline),
+        watch_(std::move(watch)) {
     host_ = LocalHost(socket_.fd());
   }
 
@@ -151,6 +155,7 @@ class Listener final : public Meeting {
         status = Status(Code::kDeadlineExceeded, Missing(here) + " did not come to " + Text(place_) + " in time");
       else
         status = Turn(about, &table, &here);
+      if (status.ok() && watch_) status = watch_();
     }
     const std::string answer =
         Frame(status.ok() ? std::string(1, '\0') + EncodeTable(table) : std::string(1, '\1') + status.message());
@@ -216,6 +221,7 @@ class Listener final : public Meeting {
   Place place_;
   int size_;
   TimePoint deadline_;
+  std::function<Status()> watch_;
   std::string host_;
   std::vector<Guest> guests_;
 };
@@ -266,7 +272,8 @@ class Visitor final : public Meeting {
 
 }  // namespace
 
-Result<std::unique_ptr<Meeting>> ListenForOthers(const Place& place, int size, TimePoint deadline) {
+Result<std::unique_ptr<Meeting>> ListenForOthers(const Place& place, int size, TimePoint deadline,
+                                                 const std::function<Status()>& watch) {
   ASSIGN_OR_RETURN(const Addresses addresses, Resolve(place));
   int error = 0;
   for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) {
@@ -274,7 +281,7 @@ Result<std::unique_ptr<Meeting>> ListenForOthers(const Place& place, int size, T
     const int on = 1;
     ::setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (::bind(socket.fd(), a->ai_addr, a->ai_addrlen) == 0 && ::listen(socket.fd(), kMaxRanks) == 0)
-      return std::unique_ptr<Meeting>(new Listener(std::move(socket), place, size, deadline));
+      return std::unique_ptr<Meeting>(new Listener(std::move(socket), place, size, deadline, watch));
     error = errno;
   }
   return Unavailable("rank 0 cannot listen at " + Text(place) + ": " + std::strerror(error) +

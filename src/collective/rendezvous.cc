@@ -127,9 +127,10 @@ std::string Missing(const std::vector<bool>& here) {
   return (count == 1 ? "rank " : "ranks ") + names;
 }
 
-Result<std::unique_ptr<Meeting>> Meeting::Open(const Place& place, int rank, int size, TimePoint deadline) {
-  if (!place.directory.empty()) return OpenDirectory(place, rank, size, deadline);
-  return rank == 0 ? ListenForOthers(place, size, deadline) : ConnectToFirst(place, rank, size, deadline);
+Result<std::unique_ptr<Meeting>> Meeting::Open(const Place& place, int rank, int size, TimePoint deadline,
+                                               const std::function<Status()>& watch) {
+  if (!place.directory.empty()) return OpenDirectory(place, rank, size, deadline, watch);
+  return rank == 0 ? ListenForOthers(place, size, deadline, watch) : ConnectToFirst(place, rank, size, deadline);
 }
 
 }  // namespace ganglion::collective

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -53,8 +54,10 @@ class Meeting {
   // Everyone's addresses, by rank. Once.
   virtual Result<std::vector<std::string>> Exchange(const std::string& about, const std::string& addresses) = 0;
 
-  // Rank 0 of a TCP place listens from here on; the others connect. REQUIRES: 0 <= rank < size.
-  static Result<std::unique_ptr<Meeting>> Open(const Place& place, int rank, int size, TimePoint deadline);
+  // Rank 0 of a TCP place listens from here on; the others connect. `watch` is asked while others are waited for; what
+  // it refuses ends the waiting. REQUIRES: 0 <= rank < size.
+  static Result<std::unique_ptr<Meeting>> Open(const Place& place, int rank, int size, TimePoint deadline,
+                                               const std::function<Status()>& watch = {});
 };
 
 }  // namespace ganglion::collective
