@@ -136,7 +136,7 @@ Result<Clipping::Gradients> Clipping::Settle() {
     by_parameter[parameter].emplace_back(&o, std::move(way));
   }
   if (by_parameter.empty()) return Unimplemented("no parameter meets the examples");
-  ClipContext c{g_, shapes_, map_};
+  ClipContext c{g_, shapes_, map_, notes_};
   std::vector<std::string> squares;
   std::vector<std::pair<std::string, PerExample>> made;  // by what they are the gradients of
   std::map<const onnx::NodeProto*, std::vector<const Owed*>> put_off;
@@ -148,6 +148,10 @@ Result<Clipping::Gradients> Clipping::Settle() {
     const Owed& first = *owed[0].first;
     if (of->gradients.empty()) {
       squares.push_back(of->squares);
+      if (of->scaled) {
+        made.emplace_back(first.node->input(first.input), std::move(*of));
+        continue;
+      }
       auto& later = put_off[first.node];
       if (later.empty()) order.push_back(first.node);
       later.push_back(&first);
@@ -163,7 +167,8 @@ Result<Clipping::Gradients> Clipping::Settle() {
   AppendFactors(squares);
   Gradients gradients;
   gradients.reserve(owed_.size());
-  for (const auto& [value, of] : made) gradients.emplace_back(value, WeightedSum(of, shapes_.shape.at(value)));
+  for (const auto& [value, of] : made)
+    gradients.emplace_back(value, of.scaled ? of.scaled(factors_) : WeightedSum(of, shapes_.shape.at(value)));
   for (const auto* n : order) RETURN_IF_ERROR(Scaled(*n, put_off.at(n), &gradients));
   return gradients;
 }

@@ -54,6 +54,7 @@ class Clipping {
   // Whether examples lie along the first axis of a value, one position each.
   bool IsRows(const std::string& value) const;
   void Owe(Owed owed) { owed_.push_back(std::move(owed)); }
+  std::map<std::string, std::vector<std::string>>& notes() { return notes_; }
 
   // Appends the norms, as a value "norms" FP32[batch], and what they are for: values and their clipped gradients.
   using Gradients = std::vector<std::pair<std::string, std::string>>;
@@ -79,9 +80,10 @@ class Clipping {
   ExampleMap map_;
   std::map<std::string, const onnx::NodeProto*> makers_;  // of values that are the same for all examples
   std::vector<Owed> owed_;
-  std::string factors_;                         // FP32[batch]
-  std::map<std::string, std::string> columns_;  // of the factors, by shape
-  std::map<std::string, std::string> scaled_;   // gradients times a column
+  std::map<std::string, std::vector<std::string>> notes_;  // that rules left
+  std::string factors_;                                    // FP32[batch]
+  std::map<std::string, std::string> columns_;             // of the factors, by shape
+  std::map<std::string, std::string> scaled_;              // gradients times a column
 };
 
 // The same step as a Scan over the examples, whose body is the step of one. `why` no other form would do.

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "gradient/convolution.h"
+#include "gradient/recurrent.h"
 #include "graph/onnx.pb.h"
 
 namespace ganglion::gradient {
@@ -231,29 +232,113 @@ Result<PerExample> OfBatchNormalization(ClipContext& c, const Owed& o, bool) {
   return PerExample{"", g.Node("Div", {sums, g.Node("Sqrt", {variance})}), nullptr};
 }
 
+// A recurrent layer is linear layers at T positions, once what goes through time is known. Its rows are used again for
+// the clipped sum, so that the Scan against time runs once.
+class RecurrentForm {
+ public:
+  RecurrentForm(ClipContext& c, const Owed& o) : g_(c.g), c_(c), o_(o), x_(c.ShapeOf(o.node->input(0))) {
+    Backward b(*o.node, c.shapes, o.dys, &c.g);
+    b.notes = &c.notes;
+    products_ = ProductsOf(b);
+  }
+
+  Result<PerExample> Run() {
+    if (o_.input == 3) return PerExample{"", Biases()};
+    std::vector<std::string> squares;
+    for (const auto& direction : Products()) {
+      for (const auto& p : direction) squares.push_back(SquaresOf(p));
+    }
+    PerExample made;
+    made.squares = squares.size() == 1 ? squares[0] : g_.Node("Sum", squares);
+    made.scaled = [this_form = *this](const std::string& factors) { return this_form.ClippedSum(factors); };
+    return made;
+  }
+
+ private:
+  using Product = RecurrentProducts::Product;
+
+  // Those of W or R, by direction.
+  std::vector<std::vector<Product>> Products() const {
+    std::vector<std::vector<Product>> products;
+    products.reserve(products_.size());
+    for (const auto& p : products_) {
+      const std::int64_t n = c_.ShapeOf(o_.node->input(1))[1];
+      const std::vector<Product> of_w{{p.of_x, Reshape(g_, o_.node->input(0), {-1, x_[2]}), n, x_[2]}};
+      products.push_back(o_.input == 1 ? of_w : p.of_r);
+    }
+    return products;
+  }
+
+  // Rows [T B, n] as [batch, T, n], or [batch, n] where T is 1.
+  std::string ByExample(const std::string& rows, std::int64_t n) const {
+    if (x_[0] == 1) return rows;
+    return g_.Node("Transpose", {Reshape(g_, rows, {x_[0], -1, n})}, {{"perm", Ints{1, 0, 2}}});
+  }
+
+  std::string SquaresOf(const Product& p) {
+    const Pair pair{
+        ByExample(p.a, p.m), ByExample(p.d, p.n), x_[0] == 1 ? std::size_t{2} : std::size_t{3}, x_[0], p.m, p.n};
+    const PerExample of = OfProduct(c_, pair, true, 1, false);
+    return of.gradients.empty() ? of.squares : c_.Squares(Reshape(g_, of.gradients, {-1, p.m * p.n}), 2);
+  }
+
+  // [batch, directions 2 G H]: sums over the times.
+  std::string Biases() const {
+    std::vector<std::string> parts;
+    const std::int64_t n = c_.ShapeOf(o_.node->input(1))[1];
+    for (const auto& p : products_) {
+      for (const auto& rows : {p.of_x, p.of_rb}) parts.push_back(SumOver(g_, Reshape(g_, rows, {x_[0], -1, n}), {0}));
+    }
+    return g_.Node("Concat", parts, {{"axis", std::int64_t{1}}});
+  }
+
+  std::string ClippedSum(const std::string& factors) const {
+    const std::string column = Reshape(g_, factors, {-1, 1});
+    std::vector<std::string> directions;
+    for (const auto& direction : Products()) {
+      std::vector<std::string> parts;
+      for (const auto& p : direction) {
+        const std::string scaled = g_.Node("Mul", {Reshape(g_, p.d, {x_[0], -1, p.n}), column});
+        parts.push_back(g_.Node("MatMul", {Swapped(g_, Reshape(g_, scaled, {-1, p.n}), 2), p.a}));
+      }
+      directions.push_back(Joined(parts));
+    }
+    return Reshape(g_, Joined(directions), c_.ShapeOf(o_.node->input(o_.input)));
+  }
+
+  std::string Joined(const std::vector<std::string>& parts) const {
+    return parts.size() == 1 ? parts[0] : g_.Node("Concat", parts, {{"axis", std::int64_t{0}}});
+  }
+
+  GraphBuilder& g_;
+  ClipContext& c_;
+  const Owed& o_;
+  const Shape& x_;  // of X [T, B, I]
+  std::vector<RecurrentProducts> products_;
+};
+
+Result<PerExample> OfRecurrent(ClipContext& c, const Owed& o, bool whole) {
+  const Examples* at = c.map.Find(o.node->input(0));
+  if (whole || o.input > 3 || at == nullptr || *at != Examples{1, 1}) return No(o, "no form by example");
+  if (c.ShapeOf(o.node->input(0))[0] < 1) return No(o, "the number of times is not known");
+  return RecurrentForm(c, o).Run();
+}
+
 using Form = Result<PerExample> (*)(ClipContext&, const Owed&, bool);
 
 const std::map<std::string, Form>& Forms() {
   static const std::map<std::string, Form> forms{
-      {"Add", Repeated},
-      {"BatchNormalization", OfBatchNormalization},
-      {"Conv", OfConv},
-      {"ConvTranspose", OfConv},
-      {"Div", Repeated},
-      {"Expand", Repeated},
-      {"Gather", OfGather},
-      {"Gemm", OfGemm},
-      {"LayerNormalization", Repeated},
-      {"MatMul", OfMatMul},
-      {"Max", Repeated},
-      {"Mean", Repeated},
-      {"Min", Repeated},
-      {"Mul", Repeated},
-      {"PRelu", Repeated},
-      {"Pow", Repeated},
-      {"Sub", Repeated},
-      {"Sum", Repeated},
-      {"Where", Repeated},
+      {"Add", Repeated},    {"BatchNormalization", OfBatchNormalization},
+      {"Conv", OfConv},     {"ConvTranspose", OfConv},
+      {"Div", Repeated},    {"Expand", Repeated},
+      {"Gather", OfGather}, {"GRU", OfRecurrent},
+      {"Gemm", OfGemm},     {"LSTM", OfRecurrent},
+      {"RNN", OfRecurrent}, {"LayerNormalization", Repeated},
+      {"MatMul", OfMatMul}, {"Max", Repeated},
+      {"Mean", Repeated},   {"Min", Repeated},
+      {"Mul", Repeated},    {"PRelu", Repeated},
+      {"Pow", Repeated},    {"Sub", Repeated},
+      {"Sum", Repeated},    {"Where", Repeated},
   };
   return forms;
 }
@@ -300,7 +385,8 @@ std::string ClipContext::Squares(const std::string& value, std::size_t rank) {
 }
 
 Result<PerExample> ByExample(ClipContext& c, const Owed& owed, bool whole) {
-  if (c.map.Find(owed.node->output(0)) == nullptr) return No(owed, "its gradient comes by another output");
+  const std::string& y = owed.node->output(0);
+  if (y.empty() || c.map.Find(y) == nullptr) return No(owed, "its gradient comes by another output");
   const auto form = Forms().find(owed.node->op_type());
   if (form == Forms().end()) return No(owed, "no form by example");
   return form->second(c, owed, whole);

@@ -28,7 +28,9 @@ struct PerExample {
   std::string squares;    // FP32[batch]
   std::string gradients;  // FP32[batch, ...]
   // What makes a weighted sum of `gradients` [1, numbers] the input's gradient; null: a Reshape does.
-  std::function<std::string(const std::string&)> finish;
+  std::function<std::string(const std::string&)> finish = nullptr;
+  // Of squares alone: what makes the clipped sum from the factors FP32[batch]; null: the operator's rule on scaled dys.
+  std::function<std::string(const std::string&)> scaled = nullptr;
 };
 
 // What the forms share.
@@ -36,6 +38,7 @@ struct ClipContext {
   graph::GraphBuilder& g;
   Shapes& shapes;
   const ExampleMap& map;
+  std::map<std::string, std::vector<std::string>>& notes;  // that rules left (Backward::notes)
   std::map<std::string, std::string> squares = {};
 
   const tensor::Shape& ShapeOf(const std::string& value) const { return shapes.shape.at(value); }

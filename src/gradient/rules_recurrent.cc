@@ -8,6 +8,7 @@
 // In ONNX's letters: X [T, B, I]; W [D, G H, I], R [D, G H, H], B [D, 2 G H] with G gates; Y [T, D, B, H].
 #include <algorithm>
 
+#include "gradient/recurrent.h"
 #include "gradient/rules.h"
 #include "gradient/scan.h"
 #include "graph/onnx.pb.h"
@@ -157,14 +158,6 @@ struct Layer {
   std::string dh, dc;       // [B, H] of the last states
 };
 
-// The gradients of one direction, "" where they were not made.
-struct Gradients {
-  std::string of_x;      // what goes into W: rows [T B, G H]; dX = of_x W, dW = of_x' X
-  std::string dr;        // [G H, H]
-  std::string dwb, drb;  // [G H]
-  std::string dh0, dc0;  // [B, H]
-};
-
 class Recurrent {
  public:
   explicit Recurrent(Backward& b)
@@ -175,20 +168,43 @@ class Recurrent {
         time_(b.ShapeOfInput(0)[0]),
         batch_(b.ShapeOfInput(0)[1]) {}
 
-  Status Run() {
+  // By direction.
+  std::vector<RecurrentProducts> Products() {
+    std::vector<RecurrentProducts> products;
+    if (b_.notes != nullptr) {
+      if (const auto at = b_.notes->find(b_.y()); at != b_.notes->end()) return Read(at->second);
+    }
     const bool alone = Text(b_.n, "direction", "forward") == "reverse";
-    x_ = g().Node("Reshape", {b_.x(0), g().Ints("rows", {-1, b_.ShapeOfInput(0)[2]})});
-    std::vector<std::string> dx, dw, dr, db, dh0, dc0;
+    x_ = XAsRows();
+    products.reserve(static_cast<std::size_t>(directions_));
     for (std::int64_t d = 0; d < directions_; ++d) {
       const Layer l = Take(d, alone || d == 1);
-      const Gradients part = b_.n.op_type() == "RNN" ? Rnn(l) : b_.n.op_type() == "GRU" ? Gru(l) : Lstm(l);
-      const auto as_direction = [&](const std::string& v) { return g().Node("Unsqueeze", {v, g().Ints("axis", {0})}); };
-      if (b_.wanted(0)) dx.push_back(g().Node("MatMul", {part.of_x, l.w}));
-      if (b_.wanted(1)) dw.push_back(as_direction(f_.TransposedTimes(part.of_x, x_)));
-      if (b_.wanted(2)) dr.push_back(as_direction(part.dr));
-      if (b_.wanted(3)) db.push_back(as_direction(f_.Concat({part.dwb, part.drb}, 0)));
-      if (b_.wanted(5)) dh0.push_back(as_direction(part.dh0));
-      if (b_.wanted(6)) dc0.push_back(as_direction(part.dc0));
+      products.push_back(b_.n.op_type() == "RNN" ? Rnn(l) : b_.n.op_type() == "GRU" ? Gru(l) : Lstm(l));
+    }
+    if (b_.notes != nullptr) (*b_.notes)[b_.y()] = Write(products);
+    return products;
+  }
+
+  Status Run() {
+    const auto products = Products();
+    std::vector<std::string> dx, dw, dr, db, dh0, dc0;
+    const std::string x = b_.wanted(1) ? XAsRows() : "";
+    const auto as_direction = [&](const std::string& v) { return g().Node("Unsqueeze", {v, g().Ints("axis", {0})}); };
+    for (std::int64_t d = 0; d < directions_; ++d) {
+      const RecurrentProducts& p = products[static_cast<std::size_t>(d)];
+      if (b_.wanted(0)) dx.push_back(g().Node("MatMul", {p.of_x, Of(b_.x(1), d, 0)}));
+      if (b_.wanted(1)) dw.push_back(as_direction(f_.TransposedTimes(p.of_x, x)));
+      if (b_.wanted(2)) {
+        std::vector<std::string> parts;
+        for (const auto& r : p.of_r) parts.push_back(f_.TransposedTimes(r.d, r.a));
+        dr.push_back(as_direction(f_.Concat(parts, 0)));
+      }
+      if (b_.wanted(3)) {
+        const std::string dwb = f_.SumOfRows(p.of_x);
+        db.push_back(as_direction(f_.Concat({dwb, p.of_rb == p.of_x ? dwb : f_.SumOfRows(p.of_rb)}, 0)));
+      }
+      if (b_.wanted(5)) dh0.push_back(as_direction(p.dh0));
+      if (b_.wanted(6)) dc0.push_back(as_direction(p.dc0));
     }
     if (b_.wanted(0)) b_.Give(0, b_.ReshapeLikeInput(dx.size() == 1 ? dx[0] : f_.Add(dx[0], dx[1]), 0));
     if (b_.wanted(1)) b_.Give(1, f_.Concat(dw, 0));
@@ -201,6 +217,44 @@ class Recurrent {
 
  private:
   GraphBuilder& g() { return b_.g; }
+  std::string XAsRows() { return g().Node("Reshape", {b_.x(0), g().Ints("rows", {-1, b_.ShapeOfInput(0)[2]})}); }
+
+  // Notes are names: of_x, of_rb, dh0, dc0, then d and a of each product, for every direction.
+  bool TwoProducts() const {
+    return b_.n.op_type() == "GRU" && graph::IntAttribute(b_.n, "linear_before_reset", 0) == 0;
+  }
+  std::vector<std::string> Write(const std::vector<RecurrentProducts>& products) const {
+    std::vector<std::string> names;
+    for (const auto& p : products) {
+      names.insert(names.end(), {p.of_x, p.of_rb, p.dh0, p.dc0});
+      for (const auto& r : p.of_r) names.insert(names.end(), {r.d, r.a});
+    }
+    return names;
+  }
+  std::vector<RecurrentProducts> Read(const std::vector<std::string>& names) const {
+    std::vector<RecurrentProducts> products(static_cast<std::size_t>(directions_));
+    auto at = names.begin();
+    for (auto& p : products) {
+      p.of_x = *at++;
+      p.of_rb = *at++;
+      p.dh0 = *at++;
+      p.dc0 = *at++;
+      p.of_r = OfR(at[0], at[1]);
+      at += 2;
+      if (!TwoProducts()) continue;
+      p.of_r = OfR(at[-2], at[-1], at[0], at[1]);
+      at += 2;
+    }
+    return products;
+  }
+  // One product for all gates; or one for the first two gates and one for the third.
+  std::vector<RecurrentProducts::Product> OfR(const std::string& d, const std::string& a) const {
+    return {{d, a, Gates(b_.n) * hidden_, hidden_}};
+  }
+  std::vector<RecurrentProducts::Product> OfR(const std::string& d, const std::string& a, const std::string& d_third,
+                                              const std::string& a_third) const {
+    return {{d, a, 2 * hidden_, hidden_}, {d_third, a_third, hidden_, hidden_}};
+  }
 
   // Direction `d` of a value that has directions along `axis`.
   std::string Of(const std::string& value, std::int64_t d, std::int64_t axis) {
@@ -282,7 +336,7 @@ class Recurrent {
   }
 
   // H' = f(a), a = X W' + H R' + b:   da = dH f',  dH_before = da R.
-  Gradients Rnn(const Layer& l) {
+  RecurrentProducts Rnn(const Layer& l) {
     const std::string slope = l.activation == "Tanh"   ? f_.SlopeOfTanh(l.h)
                               : l.activation == "Relu" ? f_.SlopeOfRelu(l.h)
                                                        : f_.SlopeOfSigmoid(l.h);
@@ -297,23 +351,18 @@ class Recurrent {
   }
 
   // W and R are used alike: dR = da' H_before, both biases get the sum.
-  Gradients OneProduct(const Layer& l, const std::string& da, const std::string& dh0) {
-    Gradients out;
-    out.of_x = da;
-    out.dh0 = dh0;
-    if (b_.wanted(2)) out.dr = f_.TransposedTimes(da, l.h_before);
-    if (b_.wanted(3)) out.dwb = out.drb = f_.SumOfRows(da);
-    return out;
+  RecurrentProducts OneProduct(const Layer& l, const std::string& da, const std::string& dh0) {
+    return {da, OfR(da, l.h_before), da, dh0, ""};
   }
 
   // z, r = sigmoid(X W' + H R' + b); n = tanh(.); H' = (1 - z) n + z H.
-  Gradients Gru(const Layer& l) {
+  RecurrentProducts Gru(const Layer& l) {
     return graph::IntAttribute(b_.n, "linear_before_reset", 0) != 0 ? GruResetAfter(l) : GruResetBefore(l);
   }
 
   // n = tanh(X Wn' + bw + r q), q = H Rn' + br. Everything that goes through R is one product:
   //   [dz dr dq] = [dH dH dH] * [Pz Pr Pq],  dH_before = dH z + [dz dr dq] R.
-  Gradients GruResetAfter(const Layer& l) {
+  RecurrentProducts GruResetAfter(const Layer& l) {
     const Ints gates{2 * hidden_, hidden_};
     const auto of_x = f_.Split(f_.Gemm(l.x, l.w, l.wb), gates);
     const auto of_h = f_.Split(f_.Gemm(l.h_before, l.r, l.rb), gates);
@@ -337,20 +386,12 @@ class Recurrent {
     const auto out = s.Append(!l.reverse);
     const std::string dgates = Rows(out[1], 3);
     const std::string dn = f_.Mul(Rows(out[2], 1), pn);
-    Gradients gradients;
-    gradients.of_x = f_.Concat({f_.Split(dgates, gates)[0], dn}, 1);
-    gradients.dh0 = out[0];
-    if (b_.wanted(2)) gradients.dr = f_.TransposedTimes(dgates, l.h_before);
-    if (b_.wanted(3)) {
-      gradients.dwb = f_.SumOfRows(gradients.of_x);
-      gradients.drb = f_.SumOfRows(dgates);
-    }
-    return gradients;
+    return {f_.Concat({f_.Split(dgates, gates)[0], dn}, 1), OfR(dgates, l.h_before), dgates, out[0], ""};
   }
 
   // n = tanh(X Wn' + (r H) Rn' + b):
   //   dn = dH Pn, q = dn Rn, dr = q Pr;  dH_before = dH z + q r + [dz dr] [Rz Rr].
-  Gradients GruResetBefore(const Layer& l) {
+  RecurrentProducts GruResetBefore(const Layer& l) {
     const Ints gates{2 * hidden_, hidden_};
     const auto weights = g().Nodes("Split", {l.r, g().Ints("sizes", gates)}, 2, {{"axis", std::int64_t{0}}});
     std::vector<std::string> biases{"", ""};
@@ -379,19 +420,14 @@ class Recurrent {
     const auto out = s.Append(!l.reverse);
     const std::string dzr_rows = Rows(out[1], 2);
     const std::string dn_rows = Rows(out[2], 1);
-    Gradients gradients;
-    gradients.of_x = f_.Concat({dzr_rows, dn_rows}, 1);
-    gradients.dh0 = out[0];
-    if (b_.wanted(2))
-      gradients.dr = f_.Concat({f_.TransposedTimes(dzr_rows, l.h_before), f_.TransposedTimes(dn_rows, reset)}, 0);
-    if (b_.wanted(3)) gradients.dwb = gradients.drb = f_.SumOfRows(gradients.of_x);
-    return gradients;
+    const std::string da = f_.Concat({dzr_rows, dn_rows}, 1);
+    return {da, OfR(dzr_rows, l.h_before, dn_rows, reset), da, out[0], ""};
   }
 
   // i, o, f = sigmoid(.), u = tanh(.); C' = f C + i u; H' = o tanh(C'). The operator does not give C of every time: a
   // Scan of one product and one sum makes it again.
   //   dC = dC_later + dH o (1 - tanh(C)^2);  [di do df du] = [dC dH dC dC] * factors.
-  Gradients Lstm(const Layer& l) {
+  RecurrentProducts Lstm(const Layer& l) {
     const std::string bias = l.wb.empty() ? "" : f_.Add(l.wb, l.rb);
     const std::string a = f_.Gemm(l.h_before, l.r, f_.Gemm(l.x, l.w, bias));
     const auto parts = f_.Split(a, {3 * hidden_, hidden_});
@@ -416,9 +452,9 @@ class Recurrent {
     s.Carry(s.Node("Mul", {dc, at(iof[2])}));
     s.Emit(d, Wide(4));
     const auto out = s.Append(!l.reverse);
-    Gradients gradients = OneProduct(l, Rows(out[2], 4), out[0]);
-    gradients.dc0 = out[1];
-    return gradients;
+    RecurrentProducts products = OneProduct(l, Rows(out[2], 4), out[0]);
+    products.dc0 = out[1];
+    return products;
   }
 
   // C' = f C + add, of all times.
@@ -442,6 +478,8 @@ class Recurrent {
 Status GradRecurrent(Backward& b) { return Recurrent(b).Run(); }
 
 }  // namespace
+
+std::vector<RecurrentProducts> ProductsOf(Backward& b) { return Recurrent(b).Products(); }
 
 std::vector<Rule> RecurrentRules() {
   return {
