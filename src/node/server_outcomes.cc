@@ -41,7 +41,7 @@ Status Server::Report(const std::string& model, const std::string& version, cons
   if (served->learns == nullptr)
     return FailedPrecondition(model + " learns from no outcomes; a decision does with a stage online: MODEL.gol here");
   ASSIGN_OR_RETURN(const int label, LabelOf(served->decision->config(), outcome.label));
-  const Status learned = served->learns->Learn(outcome.decision_id, label, outcome.weight, Now());
+  Status learned = served->learns->Learn(outcome.decision_id, label, outcome.weight, Now());
   registry_
       ->AddCounter("ganglion_outcomes_total", "Outcomes reported, by what became of them",
                    {{"decision", served->name}, {"result", learned.ok() ? "learned" : "refused"}})
