@@ -86,6 +86,10 @@ std::string ExamplesInnermost(GraphBuilder& g, const Window& w, const std::strin
 // dy [N, M, out...] as rows over positions and, inside them, examples: [G, O N, M/G].
 std::string RowsOverExamples(GraphBuilder& g, const Convolution& c, const std::string& dy) {
   const std::int64_t o = c.window.positions();
+  if (c.groups == 1) {  // one axis moves past the others: the runtime is ten times as fast at that
+    const std::string flat = Reshape(g, dy, {0, c.out_channels, o});
+    return Reshape(g, Transpose(g, flat, {2, 0, 1}), {1, -1, c.out_channels});
+  }
   const std::string flat = Reshape(g, dy, {0, c.groups, c.out_group(), o});
   return Reshape(g, Transpose(g, flat, {1, 3, 0, 2}), {c.groups, -1, c.out_group()});
 }
