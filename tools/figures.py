@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-ORDER = ["demo", "certify", "local", "train", "online", "serve", "serve-life"]
+ORDER = ["demo", "certify", "local", "train", "shrink", "online", "serve", "serve-life"]
 INTRO = {
     "demo": "`make bench-demo`. The ladder's accuracy on the 10,000 test images, and the cascade (device, edge, region, global) against sending\n"
     "everything to the global tier. Round trips are drawn uniformly from the default topology; a ratio is the cloud's value over the cascade's.",
@@ -18,6 +18,8 @@ INTRO = {
     "online": "`make bench-online`. Ten million examples of twelve features and a pair, made by a generator, and three million flights in the\n"
     "order of time, learned here and by VW 9.11 from the same files: updates a second of processor time (the ratio is to VW's), progressive\n"
     "loss. What is forgotten: loss on an old concept after 20,000 examples of a new one, less before; ratios to the unprotected model.",
+    "shrink": "`make bench-shrink`. Students of the ladder's ensemble on Fashion-MNIST against the same nets trained alone, eight bits against float,\n"
+    "and what pruning, cutting and slimming cost, on the 10,000 test images. Ratios are to the float model, sizes to it or to the teacher.",
     "serve": "`make bench-serve`, first half. A node against echoes of equal bytes in the same build, two cores shared with the client; each\n"
     "ratio is of medians of alternating runs. HTTP is loaded by wrk, shared memory and the mailbox by a blocking client on both sides.",
     "serve-life": "`make bench-serve`, second half: real processes under load, overloaded, reloaded, with dead parents, killed and brought back.\n"

@@ -22,6 +22,7 @@ struct Options {
   std::string data;
   std::string rows;
   std::string valid;
+  std::string valid_rows;
   std::vector<std::string> teachers;
   std::string out;
   std::string progressive;
@@ -162,7 +163,9 @@ Status Run(Context& context, const Options& o) {
   data::LoadOptions load;
   RETURN_IF_ERROR(ParseRows(o.rows, &load.begin, &load.end));
   ASSIGN_OR_RETURN(const auto train, data::LoadDataset(o.data, load));
-  ASSIGN_OR_RETURN(const auto valid, data::LoadDataset(o.valid));
+  data::LoadOptions load_valid;
+  RETURN_IF_ERROR(ParseRows(o.valid_rows, &load_valid.begin, &load_valid.end));
+  ASSIGN_OR_RETURN(const auto valid, data::LoadDataset(o.valid, load_valid));
   const fs::path out = o.out.empty() ? fs::path(o.model).replace_extension(".small.onnx") : fs::path(o.out);
   options.dir = out.string() + ".shrink";
   std::optional<shrinking::Shrunk> shrunk;
@@ -205,6 +208,7 @@ void AddShrink(CLI::App& app, Context& context, int& exit_code) {
   verb->add_option("--data", o->data, "rows to train and calibrate on: idx prefix, .npz or .csv")->required();
   verb->add_option("--rows", o->rows, "only rows BEGIN:END of --data");
   verb->add_option("--valid", o->valid, "labelled rows to choose by")->required();
+  verb->add_option("--valid-rows", o->valid_rows, "only rows BEGIN:END of --valid");
   verb->add_option("--teacher", o->teachers, "models whose mean answer the small ones learn");
   verb->add_option("--budget-bytes", o->bytes, "the largest file: 100KB");
   verb->add_option("--budget-latency", o->latency, "the slowest 99th percentile of one row: 1ms");

@@ -17,8 +17,9 @@
 //   pruned S                N, the smallest S of its weights zero, trained on
 //   cut C [+ int8]          N with the C most important share of its channels, trained on
 //   slim W [+ int8]         width W of N trained at all widths together
-// Training uses the teachers' answers if there are teachers, else the labels. A way that cannot be gone (no gradient
-// rule, nothing to cut) is a row of the table that says why, and the others go on.
+// Training uses the mean of the teachers' answers and the label, half and half, if there are teachers (their answers
+// alone where the rows have no labels), else the labels. A way that cannot be gone (no gradient rule, nothing to cut)
+// is a row of the table that says why, and the others go on.
 //
 // Resume: every finished candidate is a file in `dir`, and training has its checkpoints there. With `resume` they are
 // used when they are of the same model, data and options. The same seed gives the same models on the same machine;

@@ -191,6 +191,43 @@ TEST_F(Shrinking, AStudentLearnsFromItsTeachers) {
   EXPECT_GT(Find(*s, "distilled").measured.accuracy, s->rows[0].measured.accuracy + .2);
 }
 
+TEST_F(Shrinking, TargetsOfDistillationTakeAShareOfTheLabels) {
+  const auto session = runtime::Session::Create(engine_, net()).value();
+  Random unused(1);
+  std::vector<float> x(16);
+  std::vector<float> soft(4);
+  std::vector<float> target(4);
+  training::DistilledExamples::Options o{.slices = 1, .mirror = false, .seed = 5, .mixtures = 0};
+  const auto answers = training::DistilledExamples::Create(train_, {session.get()}, o, {}, [](double) {}).value();
+  o.label_share = .25;
+  const auto both = training::DistilledExamples::Create(train_, {session.get()}, o, {}, [](double) {}).value();
+  EXPECT_NE(answers->Fingerprint(), both->Fingerprint());
+  for (std::int64_t i = 0; i < 50; ++i) {
+    answers->Fill(i, 0, unused, x, soft);
+    EXPECT_TRUE(std::equal(x.begin(), x.end(), train_.Row(i).begin())) << "a mixture";
+    both->Fill(i, 0, unused, x, target);
+    for (int k = 0; k < 4; ++k) {
+      const double label = train_.labels[static_cast<std::size_t>(i)] == k ? .25 : 0;
+      EXPECT_NEAR(target[static_cast<std::size_t>(k)], .75 * soft[static_cast<std::size_t>(k)] + label, 1e-6);
+    }
+  }
+  // Of two rows mixed, both labels in the same shares.
+  o.mixtures = 1;
+  o.label_share = 1;
+  const auto mixed = training::DistilledExamples::Create(train_, {session.get()}, o, {}, [](double) {}).value();
+  bool two = false;
+  for (std::int64_t i = 0; i < 50; ++i) {
+    mixed->Fill(i, 0, unused, x, target);
+    EXPECT_NEAR(target[0] + target[1] + target[2] + target[3], 1, 1e-5);
+    two |= std::count_if(target.begin(), target.end(), [](float t) { return t > 0; }) == 2;
+  }
+  EXPECT_TRUE(two);
+  for (const double wrong : {-.1, 1.1, std::nan("")}) {
+    o.label_share = wrong;
+    EXPECT_FALSE(training::DistilledExamples::Create(train_, {session.get()}, o, {}, [](double) {}).ok());
+  }
+}
+
 TEST_F(Shrinking, RefusesWhatDoesNotFitTogether) {
   auto o = Options();
   const auto message = [&](const Result<Shrunk>& r) { return r.ok() ? "" : r.status().message(); };

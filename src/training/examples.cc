@@ -68,6 +68,13 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
     }
   }
   if (options.mirror && ImageWidth(dataset) == 0) return InvalidArgument("only images of one channel can be mirrored");
+  if (!(options.mixtures >= 0 && options.mixtures <= 1))
+    return InvalidArgument("the share of mixtures must be in [0, 1], got " + std::to_string(options.mixtures));
+  if (!(options.label_share >= 0 && options.label_share <= 1))
+    return InvalidArgument("the share of labels must be in [0, 1], got " + std::to_string(options.label_share));
+  if (options.label_share > 0 &&
+      (dataset.labels.empty() || CountClasses(dataset) > teachers[0]->signature().outputs[0].shape.back()))
+    return InvalidArgument("a share of labels needs labels that the teachers know");
   std::unique_ptr<DistilledExamples> e(new DistilledExamples);
   e->dataset_ = &dataset;
   e->classes_ = teachers[0]->signature().outputs[0].shape.back();
@@ -79,8 +86,9 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
     Recipe r;
     r.first = static_cast<std::int32_t>(static_cast<std::uint64_t>(k) % rows);
     r.mirror_first = options.mirror && random.Below(2) == 1;
-    // Half of each slice, the other half in the next: every row is seen both ways.
-    if ((k + k / dataset.rows()) % 2 == 1) {
+    // A share of each slice, other rows in the next: at one half every row is seen both ways.
+    const double j = static_cast<double>(k + k / dataset.rows());
+    if (std::floor((j + 1) * options.mixtures) > std::floor(j * options.mixtures)) {
       r.second = static_cast<std::int32_t>(random.Below(rows));
       r.mirror_second = options.mirror && random.Below(2) == 1;
       r.lambda = static_cast<float>(random.Uniform());
@@ -135,11 +143,28 @@ Result<std::unique_ptr<DistilledExamples>> DistilledExamples::Create(
   }
   RETURN_IF_ERROR(failure);
   if (stop.stop_requested()) return Cancelled("stopped while the teacher labelled the pool");
+  e->MixLabels(options.label_share);
   crypto::Sha256Stream stream;
   stream.Add(std::as_bytes(std::span(e->targets_)));
   e->fingerprint_ = "distilled " + data::DigestOf(dataset).Hex() + " seed " + std::to_string(options.seed) +
                     " mirror " + std::to_string(options.mirror) + " targets " + stream.Finish().Hex();
   return e;
+}
+
+void DistilledExamples::MixLabels(double share) {
+  if (share == 0) return;
+  const auto classes = static_cast<std::size_t>(classes_);
+  const auto h = static_cast<float>(share);
+  for (std::size_t k = 0; k < recipes_.size(); ++k) {
+    const Recipe& r = recipes_[k];
+    const auto target = std::span(targets_).subspan(k * classes, classes);
+    for (float& t : target) t *= 1 - h;
+    const auto label = [&](std::int32_t row) {
+      return static_cast<std::size_t>(dataset_->labels[static_cast<std::size_t>(row)]);
+    };
+    target[label(r.first)] += h * r.lambda;
+    if (r.lambda != 1) target[label(r.second)] += h * (1 - r.lambda);
+  }
 }
 
 void DistilledExamples::Mix(const Recipe& r, std::span<float> x) const {

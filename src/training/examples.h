@@ -64,18 +64,21 @@ class LabelledExamples final : public Examples {
 // agrees with it there agrees with it on hard inputs later, and that agreement is what a cascade's promise is about.
 //
 // Definition. The pool holds `slices` versions of every row. Example k is x = m(x_i), i = k mod rows, m a random
-// mirroring; for half of them it is lambda m(x_i) + (1 - lambda) m(x_j), lambda uniform in [0, 1], j uniform. The
-// target is the mean of the teachers' softmax. An epoch sees one slice, the slices in turn. All draws come from `seed`,
-// so the images need not be kept: memory is slices * rows * (classes + 4) * 4 bytes.
-// Source: G. Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (temperature 1); mixtures as in
-// H. Zhang et al., "mixup", 2018, but labelled by the teacher instead of mixed labels.
+// mirroring; for half of them (Options::mixtures) it is lambda m(x_i) + (1 - lambda) m(x_j), lambda uniform in [0, 1],
+// j uniform. Mixtures make for agreement with the teacher; a small student is more often right without. The target is
+// the mean of the teachers' softmax. An epoch sees one slice, the slices in turn. All draws come from `seed`, so the
+// images need not be kept: memory is slices * rows * (classes + 4) * 4 bytes. Source: G. Hinton et al., "Distilling the
+// Knowledge in a Neural Network", 2015 (temperature 1); mixtures as in H. Zhang et al., "mixup", 2018, but labelled by
+// the teacher instead of mixed labels.
 class DistilledExamples final : public Examples {
  public:
   struct Options {
     std::int64_t slices = 1;
     bool mirror = true;
     std::uint64_t seed = 0;
-    int threads = 1;  // the result is the same for any number
+    int threads = 1;         // the result is the same for any number
+    double mixtures = .5;    // share of the pool, in [0, 1]
+    double label_share = 0;  // of the target, in [0, 1]; above 0 the rows need labels
   };
   // Runs every teacher over the pool. `progress` gets the share done, from one thread at a time.
   static Result<std::unique_ptr<DistilledExamples>> Create(const data::Dataset& dataset,
@@ -100,6 +103,7 @@ class DistilledExamples final : public Examples {
   };
   DistilledExamples() = default;
   void Mix(const Recipe& r, std::span<float> x) const;
+  void MixLabels(double share);
 
   const data::Dataset* dataset_ = nullptr;
   std::int64_t classes_ = 0;
