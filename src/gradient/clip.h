@@ -15,9 +15,10 @@
 // Embeddings are the second with 1 where two positions read the same row; biases, scales and other parameters that
 // broadcasting repeats are summed for each example. A parameter that several nodes read is made for each example and
 // added up before its norm is taken: norms of parts say nothing about the norm of a sum.
-// Elsewhere (recurrent weights, and where examples mix on the way) the whole step of one example is the body of a Scan
-// over the batch: exact for every model, and slower. Batch normalisation by the batch's statistics is refused: there
-// is no gradient of one example.
+// Recurrent layers are linear layers at T positions once what goes through time is known, and that is linear, too.
+// Elsewhere (a parameter that is changed before it meets the examples, or examples that mix on the way) the whole step
+// of one example is the body of a Scan over the batch: exact for every model, and slower. Batch normalisation by the
+// batch's statistics is refused: there is no gradient of one example.
 //
 // Pure; thread-compatible. Source: I. Goodfellow, "Efficient per-example gradient computations", 2015; X. Li et al.,
 // "Large language models can be strong differentially private learners", 2022 (positions); M. Abadi et al., "Deep
