@@ -66,6 +66,7 @@ class Differentiation {
         head_(Head(model.graph(), options.loss, options.output)),
         forward_(Ancestors(model.graph(), head_)) {
     shapes_.usual_batch = options.usual_batch;
+    shapes_.one_thread = options.one_thread;
   }
 
   Result<StepModel> Run(onnx::ModelProto* step) {

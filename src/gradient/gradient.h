@@ -73,6 +73,9 @@ struct Options {
   // Rows that a batch usually has, where the model leaves it open: some forms are faster for few rows, others for many,
   // and all are right for any.
   std::int64_t usual_batch = 32;
+  // The step will only run on one intra-op thread. Then the gradient of an embedding is a ScatterND, which takes a
+  // fifth of the time and whose threads would add to the same row unguarded.
+  bool one_thread = false;
   // BatchNormalization uses the statistics that the model has, and keeps them, instead of the batch's.
   bool freeze_statistics = false;
   // C > 0: every example's gradient is cut to this norm before it is weighted and summed, and there is another output,

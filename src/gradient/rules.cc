@@ -86,8 +86,32 @@ std::string Backward::x(int i) const { return n.input(i); }
 std::string Backward::y(int i) const { return n.output(i); }
 bool Backward::has(int i) const { return i < n.input_size() && !n.input(i).empty(); }
 
+std::string SumOfRows(graph::GraphBuilder& g, const std::string& v, std::int64_t rows) {
+  constexpr std::int64_t kStored = 4096;
+  std::string ones;
+  if (rows > 0 && rows <= kStored) {
+    const std::vector<float> values(static_cast<std::size_t>(rows), 1.f);
+    ones = g.Constant("ones", tensor::Tensor::From<float>({rows}, values).value());
+  } else {
+    ones = g.Node("Expand", {g.Scalar("one", 1), g.Node("Shape", {v}, {{"end", std::int64_t{1}}})});
+  }
+  return g.Node("MatMul", {ones, v});
+}
+
 std::string Backward::SumTo(const std::string& value, const Shape& from, const Shape& to) {
   const std::size_t extra = from.size() - to.size();
+  // All but some last axes are summed: these are the columns of a matrix.
+  std::size_t kept = 0;
+  while (kept < to.size() && to[to.size() - 1 - kept] == from[from.size() - 1 - kept]) ++kept;
+  const std::int64_t columns = Product(from, from.size() - kept, from.size());
+  const bool rest_is_one =
+      std::all_of(to.begin(), to.end() - static_cast<std::ptrdiff_t>(kept), [](std::int64_t d) { return d == 1; });
+  if (rest_is_one && kept < from.size() && columns > 1) {
+    const bool matrix = kept == 1 && from.size() == 2;
+    const std::string rows = matrix ? value : g.Node("Reshape", {value, g.Ints("rows", {-1, columns})});
+    const std::string sum = SumOfRows(g, rows, Product(from, 0, from.size() - kept));
+    return kept == 1 && to.size() == 1 ? sum : g.Node("Reshape", {sum, g.Ints("shape", to)});
+  }
   Ints leading(extra);
   std::iota(leading.begin(), leading.end(), 0);
   std::string v = value;

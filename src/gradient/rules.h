@@ -32,6 +32,7 @@ struct Shapes {
   std::map<std::string, std::vector<std::int64_t>> ints;
   std::map<std::string, std::vector<float>> floats;  // of at most kKnownNumbers numbers
   std::int64_t usual_batch = 32;                     // Options::usual_batch
+  bool one_thread = false;                           // Options::one_thread
 };
 inline constexpr std::size_t kKnownNumbers = 4096;
 
@@ -158,5 +159,8 @@ std::vector<std::int64_t> Permutation(const onnx::NodeProto& n, std::size_t rank
 // The product of s[from, to); -1 when it is not known.
 std::int64_t Product(const tensor::Shape& s, std::size_t from, std::size_t to);
 graph::Attribute KeepDims(bool keep);
+// The sum of all rows of v [rows, columns], [columns]; rows -1: not known. A product with ones: the runtime's ReduceSum
+// over first axes takes up to ten times as long (ADR 3).
+std::string SumOfRows(graph::GraphBuilder& g, const std::string& v, std::int64_t rows = -1);
 
 }  // namespace ganglion::gradient

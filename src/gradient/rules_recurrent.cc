@@ -139,9 +139,7 @@ struct Formula {
   std::string TransposedTimes(const std::string& a, const std::string& b) const {
     return g.Node("MatMul", {g.Node("Transpose", {a}, {{"perm", Ints{1, 0}}}), b});
   }
-  std::string SumOfRows(const std::string& a) const {
-    return g.Node("ReduceSum", {a, g.Ints("axis", {0})}, {KeepDims(false)});
-  }
+  std::string SumOfRows(const std::string& a) const { return gradient::SumOfRows(g, a); }
 };
 
 // What one direction works on. "Rows" are all times of all examples: [T B, ...].

@@ -63,6 +63,8 @@ const std::vector<Case> kPieces{
     Case("Pad", "edge", {P({2, 3, 4}), I({0, 2, 1, 0, 0, 3})}, {Mode("edge")}).Batched(),
     Case("Pad", "reflect", {P({2, 3, 4}), I({0, 2, 1, 0, 1, 3})}, {Mode("reflect")}).Batched(),
     Case("Gather", "rows of a table, repeated", {P({5, 3}), I({2, 3}, {0, 4, 4, 1, -1, 4})}),
+    Case("Gather", "rows of a table, one thread", {P({5, 3}), I({2, 3}, {0, 4, 4, 1, -1, 4})})
+        .Under({.one_thread = true}),
     Case("Gather", "list", {P({5, 3}), I({3, 0, 3})}),
     Case("Gather", "last axis", {P({2, 5}), I({3}, {0, 4, 4})}, {Axis(-1)}).Batched(),
     Case("Gather", "middle axis, matrix of indices", {P({2, 4, 3}), I({2, 2}, {0, 3, 3, 1})}, {Axis(1)}).Batched(),

@@ -188,6 +188,7 @@ Result<std::unique_ptr<Step>> Step::Create(const std::shared_ptr<runtime::Engine
   onnx::ModelProto step_proto;
   gradient::Options gradient_options = options.gradient;
   gradient_options.usual_batch = options.batch;
+  gradient_options.one_thread = true;  // as the session below
   auto differentiated = gradient::Differentiate(proto, gradient_options, &step_proto);
   if (!differentiated.ok()) return differentiated.status().Within(model.name());
   step->step_ = std::move(*differentiated);
