@@ -109,8 +109,14 @@ void AddTrain(CLI::App& app, Context& context, int& exit_code) {
           wrong);
     } else if (o->one.model.empty()) {
       const fs::path dir = o->one.out.empty() ? "out/fashion" : o->one.out;
-      status = TrainFashionLadder(context, {o->one.data.empty() ? kFashion : o->one.data, dir, o->one.seed, o->threads,
-                                            1, false, o->one.resume, o->one.quiet});
+      LadderSettings settings;
+      settings.data = o->one.data.empty() ? kFashion : o->one.data;
+      settings.dir = dir;
+      settings.seed = o->one.seed;
+      settings.threads = o->threads;
+      settings.resume = o->one.resume;
+      settings.quiet = o->one.quiet;
+      status = TrainFashionLadder(context, settings);
       if (status.ok())
         fmt::print("wrote {}/decision.yaml and six models; next: ganglion calibrate {} --data {}/train --rows {}:\n",
                    dir.string(), dir.string(), o->one.data.empty() ? kFashion : o->one.data, kTrainRows);
