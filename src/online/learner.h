@@ -39,7 +39,7 @@
 // Errors: an example that is not as example.h says is refused and changes nothing. The gradient of a number beyond
 // 1e18 squared is refused too: it would turn weights into infinities.
 // Memory: 16 bytes a place and output (24 with an anchor), 8 bytes more a factor.
-// Cost, 14 features over a table of 16 MiB: about .1 us a prediction, .35 us a step; half while the table is in the cache.
+// Cost, 14 features over a table of 16 MiB: about .1 us a prediction, .35 us a step; half of that in the cache.
 // Source: S. Ross, P. Mineiro, J. Langford, "Normalized Online Learning", UAI 2013, algorithms 1-2; N. Karampatziakis
 // and J. Langford, "Online Importance Weight Aware Updates", UAI 2011; H. B. McMahan et al., "Ad Click Prediction: a
 // View from the Trenches", KDD 2013, algorithm 1; S. Rendle, "Factorization Machines", ICDM 2010; J. Kirkpatrick et
@@ -140,7 +140,7 @@ class BasicLearner {
 
   // From here on weights are held where they are now. REQUIRES: options().anchor > 0.
   void PlaceAnchor();
-  // How strongly, from now on. The first time allocates.
+  // How strongly, from now on; 0: not at all. The first time allocates.
   void SetAnchor(double strength, std::uint64_t every);
 
  private:

@@ -423,6 +423,7 @@ template <class Access>
 void BasicLearner<Access>::SetAnchor(double strength, std::uint64_t every) {
   state_.options.anchor = strength;
   state_.options.anchor_every = every;
+  if (!(strength > 0)) state_.anchors.clear();
   if (strength > 0 && state_.anchors.empty()) state_.anchors.resize(state_.cells.size() / 2);
 }
 

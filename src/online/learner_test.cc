@@ -264,6 +264,28 @@ TEST(Options, RefuseWhatIsOutOfRangeInOneSentence) {
   }
 }
 
+TEST(Snapshot, FollowsAnAnchorThatIsWeighedAndTakenUp) {
+  LearnerOptions o;
+  o.bits = 4;
+  auto learner = Learner::Create(o);
+  Example e;
+  e.labelled = true;
+  e.label = 1;
+  e.features = {{3, 1}};
+  ASSERT_TRUE(learner->Learn(e, 0).ok());
+  learner->SetAnchor(.5, 0);
+  learner->PlaceAnchor();
+  auto held = Restore(Snapshot(*learner));
+  ASSERT_TRUE(held.ok());
+  EXPECT_EQ(held->options().anchor, .5);
+  e.label = -1;
+  ASSERT_TRUE(learner->Learn(e, 0).ok() && held->Learn(e, 0).ok());
+  EXPECT_EQ(Snapshot(*held), Snapshot(*learner));
+  learner->SetAnchor(0, 0);
+  ASSERT_TRUE(learner->Learn(e, 0).ok());
+  EXPECT_TRUE(Restore(Snapshot(*learner)).ok());
+}
+
 TEST(Snapshot, RefusesBytesThatWereCutOrChanged) {
   LearnerOptions o;
   o.bits = 6;
