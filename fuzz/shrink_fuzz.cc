@@ -29,6 +29,7 @@ void Transform(const onnx::ModelProto& model) {
   (void)shrink::ExtractWidth(model, .5, 1, &out);
   (void)shrink::SortByImportance(model, &out);
   (void)shrink::FindNorms(model, &observed);
+  (void)shrink::PlanInputs(model, &observed);
 }
 
 std::string Progressive() {

@@ -34,7 +34,22 @@ struct Mask {
 
 enum class Scope { kGlobal, kPerLayer };
 
-Result<std::vector<Mask>> MagnitudeMasks(const onnx::ModelProto& model, double sparsity, Scope scope);
+// What enters a layer: of each input (a column of a linear layer, a channel of a convolution) its mean and deviation.
+struct LayerInputs {
+  std::string parameter;  // the layer's weights
+  std::vector<float> mean;
+  std::vector<float> deviation;
+};
+// The layers whose inputs can be measured: names of their weights. `observed` is a model whose output i, FP32
+// [rows, inputs, places], is what enters layer i.
+Result<std::vector<std::string>> PlanInputs(const onnx::ModelProto& model, onnx::ModelProto* observed);
+
+// Layers that `inputs` do not have count with deviation 1.
+Result<std::vector<Mask>> MagnitudeMasks(const onnx::ModelProto& model, double sparsity, Scope scope,
+                                         const std::vector<LayerInputs>& inputs = {});
+// Adds to each bias what the removed weights give on average: before ApplyMasks. Layers without a constant bias of
+// their own stay as they are.
+Status ShiftBiases(const std::vector<Mask>& masks, const std::vector<LayerInputs>& inputs, onnx::ModelProto* model);
 // The masked weights become 0. Refuses masks of other sizes than the parameters.
 Status ApplyMasks(const std::vector<Mask>& masks, onnx::ModelProto* model);
 // The share of weights that `masks` remove.

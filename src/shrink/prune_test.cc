@@ -50,6 +50,46 @@ TEST(Prune, ProjectionKeepsMaskedWeightsAtZeroThroughTraining) {
   for (std::size_t i = 0; i < 12; ++i) EXPECT_EQ(w.As<float>()[i] == 0, masks[0].keep[i] == 0);
 }
 
+TEST(Prune, AnInputThatIsConstantIsRemovedWithoutATrace) {
+  const auto model = Perceptron(1, {6, 5, 2});
+  Random random(2);
+  auto x = RandomTensor(random, {40, 6});
+  for (std::size_t r = 0; r < 40; ++r) x.As<float>()[r * 6 + 2] = 3;  // input 2
+  LayerInputs in{"f0.w", std::vector<float>(6, 0.f), std::vector<float>(6, 1.f)};
+  in.mean[2] = 3;
+  in.deviation[2] = 0;
+  const auto masks = MagnitudeMasks(model, 5. / 40, Scope::kGlobal, {in}).value();
+  for (std::size_t k = 0; k < 30; ++k) EXPECT_EQ(masks[0].keep[k], k / 5 == 2 ? 0 : 1) << k;
+  onnx::ModelProto pruned = model;
+  ASSERT_TRUE(ShiftBiases(masks, {in}, &pruned).ok());
+  ASSERT_TRUE(ApplyMasks(masks, &pruned).ok());
+  Runner run;
+  EXPECT_LT(LargestDifference(run.First(model, x), run.First(pruned, x)), 1e-5);
+}
+
+TEST(Prune, FindsWhatEntersEachLayer) {
+  onnx::ModelProto observed;
+  const auto parameters = PlanInputs(ConvNet(3), &observed).value();
+  EXPECT_EQ(parameters, (std::vector<std::string>{"c1.w", "depthwise.w", "c2.w", "f1.w", "f2.w"}));
+  Random random(2);
+  Runner run;
+  const auto seen = run.All(observed, RandomTensor(random, {3, 2, 8, 8}), Runner::Optimise::kBasic);
+  ASSERT_EQ(seen.size(), 5u);
+  EXPECT_EQ(seen[0].shape(), (tensor::Shape{3, 2, 64}));
+  EXPECT_EQ(seen[1].shape(), (tensor::Shape{3, 6, 64}));
+  EXPECT_EQ(seen[3].shape(), (tensor::Shape{3, 96, 1}));
+  // Deviations of a depthwise layer belong to its channels, and those of a transposed one to its columns.
+  const auto model = ConvNet(3);
+  LayerInputs depthwise{"depthwise.w", std::vector<float>(6, 0.f), {1, 1, 0, 1, 1, 1}};
+  LayerInputs f1{"f1.w", std::vector<float>(96, 0.f), std::vector<float>(96, 1.f)};
+  f1.deviation[7] = 0;
+  const auto masks = MagnitudeMasks(model, .01, Scope::kPerLayer, {depthwise, f1}).value();
+  EXPECT_EQ(std::count(masks[1].keep.begin() + 18, masks[1].keep.begin() + 27, 0), 1);
+  for (std::size_t k = 0; k < 960; ++k) EXPECT_EQ(masks[3].keep[k] == 0, k % 96 == 7) << k;
+  depthwise.mean.pop_back();
+  EXPECT_FALSE(MagnitudeMasks(model, .01, Scope::kPerLayer, {depthwise}).ok());
+}
+
 TEST(Prune, RefusesToEmptyALayerAndMasksThatDoNotFit) {
   auto model = Perceptron(1, {20, 10, 5});
   for (auto& t : *model.mutable_graph()->mutable_initializer()) {

@@ -31,6 +31,34 @@ Result<std::unique_ptr<runtime::Session>> Open(const std::shared_ptr<runtime::En
   return runtime::Session::Create(engine, model, {.optimise = runtime::SessionOptions::Optimise::kBasic});
 }
 
+// Sums of a tensor [rows, channels, places], a channel.
+struct Moments {
+  std::vector<double> sum;
+  std::vector<double> squares;
+  double seen = 0;  // numbers a channel
+
+  // Refuses other channels than before.
+  Status Add(const tensor::Tensor& t, const std::string& where) {
+    const auto& s = t.shape();
+    if (s.size() != 3 || (!sum.empty() && static_cast<std::size_t>(s[1]) != sum.size()))
+      return InvalidArgument(where + ": what enters it has another number of channels than its parameters");
+    const auto channels = static_cast<std::size_t>(s[1]);
+    const auto places = static_cast<std::size_t>(s[2]);
+    sum.resize(channels, 0);
+    squares.resize(channels, 0);
+    const auto v = t.As<float>();
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      const std::size_t c = i / places % channels;
+      sum[c] += v[i];
+      squares[c] += static_cast<double>(v[i]) * v[i];
+    }
+    seen += static_cast<double>(s[0]) * static_cast<double>(places);
+    return {};
+  }
+  double Mean(std::size_t c) const { return sum[c] / seen; }
+  double Variance(std::size_t c) const { return std::max(squares[c] / seen - Mean(c) * Mean(c), 0.); }
+};
+
 Status Stopped() { return Cancelled("stopped while measuring"); }
 
 }  // namespace
@@ -168,34 +196,22 @@ Status MeasureNorms(const std::shared_ptr<runtime::Engine>& engine, const data::
     ASSIGN_OR_RETURN(const auto unused, shrink::FindNorms(*model, &observed));
     (void)unused;
     ASSIGN_OR_RETURN(const auto session, Open(engine, observed, "statistics"));
-    const auto channels = static_cast<std::size_t>(norms[k].channels);
-    std::vector<double> sum(channels, 0);
-    std::vector<double> squares(channels, 0);
-    double seen = 0;  // numbers a channel
+    Moments moments;
+    moments.sum.resize(static_cast<std::size_t>(norms[k].channels), 0);
     for (std::int64_t begin = 0; begin < count; begin += kBatch) {
       if (stop.stop_requested()) return Stopped();
       tensor::Shape shape;
       const auto view = RowsFor(session->signature().inputs[0], rows, begin, std::min(begin + kBatch, count), &shape);
       ASSIGN_OR_RETURN(const auto out, session->Run({&view, 1}));
-      const auto& s = out[k].shape();
-      if (s.size() != 3 || static_cast<std::size_t>(s[1]) != channels)
-        return InvalidArgument(norms[k].node + ": its input has another number of channels than its parameters");
-      const auto inner = static_cast<std::size_t>(s[2]);
-      const auto v = out[k].As<float>();
-      for (std::size_t i = 0; i < v.size(); ++i) {
-        const std::size_t c = i / inner % channels;
-        sum[c] += v[i];
-        squares[c] += static_cast<double>(v[i]) * v[i];
-      }
-      seen += static_cast<double>(s[0]) * static_cast<double>(inner);
+      RETURN_IF_ERROR(moments.Add(out[k], norms[k].node));
     }
     auto mean = tensor::Tensor::Zeros(tensor::DataType::kFp32, {norms[k].channels});
     auto variance = tensor::Tensor::Zeros(tensor::DataType::kFp32, {norms[k].channels});
-    if (!mean.ok() || !variance.ok() || seen == 0) return InvalidArgument(norms[k].node + ": nothing to measure");
-    for (std::size_t c = 0; c < channels; ++c) {
-      const double m = sum[c] / seen;
-      mean->As<float>()[c] = static_cast<float>(m);
-      variance->As<float>()[c] = static_cast<float>(std::max(squares[c] / seen - m * m, 0.));
+    if (!mean.ok() || !variance.ok() || moments.seen == 0)
+      return InvalidArgument(norms[k].node + ": nothing to measure");
+    for (std::size_t c = 0; c < moments.sum.size(); ++c) {
+      mean->As<float>()[c] = static_cast<float>(moments.Mean(c));
+      variance->As<float>()[c] = static_cast<float>(moments.Variance(c));
     }
     for (auto& t : *model->mutable_graph()->mutable_initializer()) {
       const tensor::Tensor* with = t.name() == norms[k].mean       ? &*mean
@@ -208,6 +224,36 @@ Status MeasureNorms(const std::shared_ptr<runtime::Engine>& engine, const data::
     }
   }
   return {};
+}
+
+Result<std::vector<shrink::LayerInputs>> MeasureInputs(const std::shared_ptr<runtime::Engine>& engine,
+                                                       const onnx::ModelProto& model, const data::Dataset& rows,
+                                                       std::int64_t count, const std::stop_token& stop) {
+  onnx::ModelProto observed;
+  ASSIGN_OR_RETURN(const auto parameters, shrink::PlanInputs(model, &observed));
+  std::vector<shrink::LayerInputs> inputs;
+  if (parameters.empty()) return inputs;
+  ASSIGN_OR_RETURN(const auto session, Open(engine, observed, "inputs of layers"));
+  std::vector<Moments> moments(parameters.size());
+  count = std::min(count, rows.rows());
+  for (std::int64_t begin = 0; begin < count; begin += kBatch) {
+    if (stop.stop_requested()) return Stopped();
+    tensor::Shape shape;
+    const auto view = RowsFor(session->signature().inputs[0], rows, begin, std::min(begin + kBatch, count), &shape);
+    ASSIGN_OR_RETURN(const auto out, session->Run({&view, 1}));
+    for (std::size_t i = 0; i < moments.size(); ++i) RETURN_IF_ERROR(moments[i].Add(out[i], parameters[i]));
+  }
+  for (std::size_t i = 0; i < moments.size(); ++i) {
+    if (moments[i].seen == 0) continue;
+    shrink::LayerInputs in;
+    in.parameter = parameters[i];
+    for (std::size_t c = 0; c < moments[i].sum.size(); ++c) {
+      in.mean.push_back(static_cast<float>(moments[i].Mean(c)));
+      in.deviation.push_back(static_cast<float>(std::sqrt(moments[i].Variance(c))));
+    }
+    inputs.push_back(std::move(in));
+  }
+  return inputs;
 }
 
 Result<double> Difference(const std::shared_ptr<runtime::Engine>& engine, const onnx::ModelProto& a,

@@ -19,6 +19,7 @@
 #include "data/dataset.h"
 #include "model/model.h"
 #include "runtime/runtime.h"
+#include "shrink/prune.h"
 #include "shrink/quantise.h"
 #include "shrink/ranges.h"
 #include "stats/summary.h"
@@ -54,6 +55,11 @@ Result<std::map<std::string, shrink::Range>> FindRanges(const std::map<std::stri
 // with those before it already replaced. A model without norms stays as it is.
 Status MeasureNorms(const std::shared_ptr<runtime::Engine>& engine, const data::Dataset& rows, std::int64_t count,
                     const std::stop_token& stop, onnx::ModelProto* model);
+
+// Mean and deviation of what enters each layer, on the first `count` rows.
+Result<std::vector<shrink::LayerInputs>> MeasureInputs(const std::shared_ptr<runtime::Engine>& engine,
+                                                       const onnx::ModelProto& model, const data::Dataset& rows,
+                                                       std::int64_t count, const std::stop_token& stop);
 
 // The largest difference between two models' first outputs on the first `count` rows, over the largest output.
 Result<double> Difference(const std::shared_ptr<runtime::Engine>& engine, const onnx::ModelProto& a,

@@ -27,8 +27,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kSlices = 8;     // versions of the rows that teachers label
-constexpr double kSameFunction = 1e-3;  // relative; what float sums in another order may differ by
+constexpr std::int64_t kSlices = 8;        // versions of the rows that teachers label
+constexpr std::int64_t kInputRows = 4000;  // that say how much the inputs of layers vary
+constexpr double kSameFunction = 1e-3;     // relative; what float sums in another order may differ by
 constexpr int kLatencyRounds = 2000;
 constexpr double kLatencySeconds = 10;
 constexpr char kRecipe[] = "recipe.txt";
@@ -274,8 +275,13 @@ class Workshop {
       pointers.push_back(session.get());
       sessions_.push_back(std::move(session));
     }
-    const training::DistilledExamples::Options options{
-        .slices = std::min(kSlices, o_.epochs), .mirror = o_.mirror, .seed = o_.seed, .threads = o_.threads};
+    // Without mirroring every version of a row is the same.
+    const training::DistilledExamples::Options options{.slices = o_.mirror ? std::min(kSlices, o_.epochs) : 1,
+                                                       .mirror = o_.mirror,
+                                                       .seed = o_.seed,
+                                                       .threads = o_.threads,
+                                                       .mixtures = 0,
+                                                       .label_share = train_.labels.empty() ? 0 : .5};
     ASSIGN_OR_RETURN(examples_,
                      training::DistilledExamples::Create(train_, pointers, options, stop_, [&](double share) {
                        Show(2 * share, "the teachers label the rows");
@@ -371,7 +377,9 @@ class Workshop {
 
   Result<Made> Prune(int of, double sparsity, double work) {
     ASSIGN_OR_RETURN(auto proto, Proto(of));
-    ASSIGN_OR_RETURN(const auto masks, shrink::MagnitudeMasks(proto, sparsity, shrink::Scope::kGlobal));
+    ASSIGN_OR_RETURN(const auto inputs, MeasureInputs(engine_, proto, train_, kInputRows, stop_));
+    ASSIGN_OR_RETURN(const auto masks, shrink::MagnitudeMasks(proto, sparsity, shrink::Scope::kGlobal, inputs));
+    RETURN_IF_ERROR(shrink::ShiftBiases(masks, inputs, &proto));
     RETURN_IF_ERROR(shrink::ApplyMasks(masks, &proto));
     onnx::ModelProto step;
     gradient::Options options{.loss = gradient::Loss::kSoftmaxCrossEntropyDense};
