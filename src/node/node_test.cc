@@ -70,7 +70,7 @@ stages:
         "decision.yaml:7 privacy \"secret\" is unknown; one of public, sensitive, regulated",
         "decision.yaml:8 colour is unknown",
         "decision.yaml:10 stages[0].tier \"cloud\" is no tier; one of device, edge, region, global",
-        "decision.yaml:11 stages[1] takes one of rules, model, ensemble and server",
+        "decision.yaml:11 stages[1] takes one of rules, online, model, ensemble and server",
         "decision.yaml:12 stages[2].ensemble must list 2", "decision.yaml:13 stages[3].confidence \"vibes\"",
         "decision.yaml:14 stages[4] must be a mapping"}) {
     EXPECT_NE(m.find(expected), std::string::npos) << "missing: " << expected << "\nin:\n" << m;
