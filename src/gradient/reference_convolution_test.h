@@ -257,9 +257,10 @@ inline std::vector<Array> Lrn(const onnx::NodeProto& n, const std::vector<Array>
     const std::int64_t last = std::min(y.shape[1] - 1, at[1] + size / 2);
     List c = at;
     for (c[1] = first; c[1] <= last; ++c[1]) squares += std::pow(x[0].v[FlatOf(y.shape, c)], 2);
-    y.v[FlatOf(y.shape, at)] /= std::pow(graph::FloatAttribute(n, "bias", 1) + graph::FloatAttribute(n, "alpha", 1e-4f) /
-                                                                                 static_cast<double>(size) * squares,
-                                       graph::FloatAttribute(n, "beta", .75f));
+    y.v[FlatOf(y.shape, at)] /=
+        std::pow(graph::FloatAttribute(n, "bias", 1) +
+                     graph::FloatAttribute(n, "alpha", 1e-4f) / static_cast<double>(size) * squares,
+                 graph::FloatAttribute(n, "beta", .75f));
   });
   return {y};
 }
