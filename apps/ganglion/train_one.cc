@@ -325,7 +325,7 @@ Status TrainOne(Context& context, const TrainOneOptions& o) {
     ProgressBar bar(o.quiet);
     auto result = training::Train(context.engine, model, *source, validation, options, context.stop,
                                   [&](const training::Progress& p) { bar.Show(p.done, Shown(p)); });
-    const Status ended = crew ? crew->Ended(result.status()) : result.status();
+    Status ended = crew ? crew->Ended(result.status()) : result.status();
     if (!ended.ok()) return ended;
     trained = std::move(*result);
   }

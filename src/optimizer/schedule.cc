@@ -126,13 +126,14 @@ double RateAt(const Schedule& s, std::int64_t step, std::int64_t steps, std::int
   const double rise = warming ? at / s.warmup : 1;
   const double past = warming ? 0 : at - s.warmup;
   const std::int64_t epoch = step / epoch_steps;
+  const std::int64_t drops = epoch / s.every;
   switch (s.kind) {
     case Kind::kLinear:
       return rise * (1 - (1 - s.final) * past / (1 - s.warmup));
     case Kind::kCosine:
       return rise * (s.final + (1 - s.final) * (.5 * (1 + std::cos(std::numbers::pi * past / (1 - s.warmup)))));
     case Kind::kStep:
-      return rise * std::pow(s.factor, static_cast<double>(epoch / s.every));
+      return rise * std::pow(s.factor, static_cast<double>(drops));
     case Kind::kExponential:
       return rise * std::pow(s.factor, static_cast<double>(epoch));
     default:

@@ -102,8 +102,7 @@ Result<Measured> Measure(const std::shared_ptr<runtime::Engine>& engine, const m
     const auto named =
         std::find_if(g.output().begin(), g.output().end(), [&](const auto& v) { return v.name() == loss.output; });
     if (named == g.output().end()) return InvalidArgument(model.name() + " has no output \"" + loss.output + "\"");
-    const onnx::ValueInfoProto chosen = *named;
-    *g.mutable_output(0) = chosen;
+    g.mutable_output()->SwapElements(0, static_cast<int>(named - g.output().begin()));
   }
   g.mutable_output(0)->set_name(gradient::Head(g, loss.loss, loss.output));
   while (g.output_size() > 1) g.mutable_output()->RemoveLast();

@@ -342,8 +342,12 @@ std::string Step::WhatIsNotFinite(const std::shared_ptr<runtime::Engine>& engine
   }
   if (auto text = NotFinite("target", target_.View()); !text.empty()) return text;
 
-  // Everything that was fed is finite: look at every value on the way.
-  const std::string unknown = "no single value could be named";
+  return ValueNotFinite(engine);
+}
+
+// Everything that was fed is finite: runs the step with every value on the way as an output, and looks at them.
+std::string Step::ValueNotFinite(const std::shared_ptr<runtime::Engine>& engine) {
+  std::string unknown = "no single value could be named";
   onnx::ModelProto model;
   onnx::ModelProto step;
   if (!graph::Parse(std::as_bytes(std::span(model_bytes_)), &model).ok()) return unknown;

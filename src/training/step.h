@@ -90,6 +90,7 @@ class Step {
   Step() = default;
   Status Allocate(const model::Signature& step_signature);
   Result<runtime::Binding> Bind(std::int64_t rows);
+  std::string ValueNotFinite(const std::shared_ptr<runtime::Engine>& engine);
 
   StepOptions options_;
   std::string model_bytes_;
