@@ -5,8 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
+#include <span>
 
 #include "gradient/cases_test.h"
+#include "gradient/prepare.h"
 
 namespace ganglion::gradient {
 namespace {
@@ -441,6 +445,20 @@ TEST(Clip, WorksOnAFixedBatchInOnePassAndRefusesOneAtATime) {
       EXPECT_NE(made.status().message().find("fixed batch of 5"), std::string::npos);
     }
   }
+}
+
+// PaddleOCR's angle classifier: depthwise convolutions, squeeze and excitation, normalisation with frozen statistics.
+TEST(Clip, OfAReadyModelIsALoopOverExamples) {
+  std::ifstream file(GANGLION_SOURCE_DIR "/out/ready-models/ch_ppocr_mobile_v2.0_cls_infer.onnx", std::ios::binary);
+  if (!file.good()) GTEST_SKIP() << "the classifier is not in out/ready-models: make ready-models";
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  onnx::ModelProto model;
+  ASSERT_TRUE(graph::Parse(std::as_bytes(std::span(bytes)), &model).ok());
+  ASSERT_TRUE(Prepare({.shapes = {{"x", {-1, 3, 48, 64}}}}, &model).ok());
+  Random random(5);
+  const std::vector<Feed> rows{{"x", RandomTensor({kRows, 3, 48, 64}, random)},
+                               {"target", Classes({kRows}, 2, random)}};
+  EXPECT_EQ(ExpectClipped(model, {.freeze_statistics = true}, rows, 1e-4).one_by_one, "");
 }
 
 TEST(Clip, MixedExamplesAreSeen) {
