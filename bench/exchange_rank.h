@@ -23,6 +23,7 @@ struct Job {
   std::int64_t epochs = 1;
   std::string optimizer = "sgd";
   double rate = .05;
+  double momentum = .9;  // of sgd
   std::uint64_t seed = 1;
   bool valid = false;  // accuracy on the test images at the end
   int slow_rank = -1;

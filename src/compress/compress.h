@@ -10,7 +10,7 @@
 //
 // The codes (n numbers, 4 n bytes as FP32):
 //   eight bit   quantize.h    blocks of 256 with a scale each, nearest of 255 levels      1.016 n bytes
-//   top-k       top_k.h       the k largest numbers and where they are                    about 5.4 k bytes
+//   top-k       top_k.h       the k largest numbers, 8 bit each, and where they are       about 2.1 k bytes
 //   PowerSGD    power_sgd.h   for each matrix of n1 x n2 a product of rank r              4 r (n1 + n2) bytes a matrix
 // The first two are sent to everyone and added up there (all-gather). PowerSGD's factors can be added on the way
 // (all-reduce), so it has steps of its own besides this interface.
@@ -42,13 +42,14 @@ enum class Code { kNone, kEightBit, kTopK, kPowerSgd };
 
 struct Options {
   Code code = Code::kNone;
-  double share = .01;      // top-k: share of the numbers that is sent, in (0, 1]
+  double share = .03;  // top-k: share of the numbers that is sent, in (0, 1]
+
   int rank = 2;            // PowerSGD: 1 .. kMaxRank
   std::uint64_t seed = 1;  // PowerSGD: where its first subspaces come from; the same on every rank
 };
 inline constexpr int kMaxRank = 64;
 
-// "none", "8bit", "topk:0.01", "powersgd:2".
+// "none", "8bit", "topk:0.03", "powersgd:2".
 Result<Options> ParseOptions(std::string_view text);
 std::string Name(const Options& options);
 

@@ -210,7 +210,13 @@ TEST(TopK, SendsExactlyTheLargest) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return std::fabs(g[a]) > std::fabs(g[b]); });
-  for (std::size_t i = 0; i < order.size(); ++i) ASSERT_EQ(out[order[i]], i < 100 ? g[order[i]] : 0) << i;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    if (i < 100) {
+      ASSERT_NEAR(out[order[i]], g[order[i]], std::fabs(g[order[0]]) / 127 * .5001F) << i;
+    } else {
+      ASSERT_EQ(out[order[i]], 0) << i;
+    }
+  }
 }
 
 TEST(TopK, TakesTheFirstOfEqualMagnitudes) {
@@ -219,16 +225,17 @@ TEST(TopK, TakesTheFirstOfEqualMagnitudes) {
   ASSERT_TRUE(code.Encode(std::vector<float>{1, -2, 2, 2, -2, 0, 1, 2}, &bytes).ok());
   std::vector<float> out(8);
   ASSERT_TRUE(code.Accumulate(bytes, out).ok());
-  EXPECT_EQ(out, (std::vector<float>{0, -2, 2, 0, 0, 0, 0, 0}));
+  const std::vector<float> want{0, -2, 2, 0, 0, 0, 0, 0};
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(out[i], want[i], 1e-6) << i;
 }
 
-TEST(TopK, AtOnePercentIsFiftyTimesSmaller) {
+TEST(TopK, AtThreePercentIsSixtyTimesSmaller) {
   Random random(2);
-  TopK code(160'000, .01);
+  TopK code(160'000, .03);
   std::string bytes;
   for (int step = 0; step < 3; ++step) {
     ASSERT_TRUE(code.Encode(Gradient(random, 160'000), &bytes).ok());
-    EXPECT_GE(640'000. / static_cast<double>(bytes.size()), 70);
+    EXPECT_GE(640'000. / static_cast<double>(bytes.size()), 60);
   }
 }
 
@@ -298,9 +305,9 @@ TEST(PowerSgd, OfManyWorkersAddsUpToTheirSum) {
 TEST(CompressOptions, AreReadAndWritten) {
   for (const char* text : {"none", "8bit", "topk:0.01", "powersgd:4"})
     EXPECT_EQ(Name(ParseOptions(text).value()), text);
-  EXPECT_EQ(Name(ParseOptions("topk").value()), "topk:0.01");
-  for (const char* text : {"", "7bit", "topk:", "topk:0", "topk:1.5", "topk:nan", "powersgd:0", "powersgd:65",
-                           "powersgd:2x", "8bit:3", "none:"})
+  EXPECT_EQ(Name(ParseOptions("topk").value()), "topk:0.03");
+  for (const char* text : {"", "7bit", "topk:", "topk:0", "topk:1.5", "topk:nan", "topk:0.1:1",
+                           "topk:0.1:", "topk:0.1:-1", "powersgd:0", "powersgd:65", "powersgd:2x", "8bit:3", "none:"})
     EXPECT_EQ(ParseOptions(text).status().code(), ganglion::Code::kInvalidArgument) << text;
 }
 

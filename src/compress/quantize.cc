@@ -5,12 +5,12 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "compress/levels.h"
 
 namespace ganglion::compress {
 namespace {
 
 constexpr char kMagic[] = {'G', 'Q', '0', '8'};
-constexpr float kLevels = 127;
 
 // The largest magnitude; eight running maxima, so that the loop needs no order.
 float Largest(const float* v, std::size_t n) {
@@ -38,17 +38,14 @@ Status EightBit::Encode(std::span<const float> gradient, std::string* bytes) {
   for (std::size_t begin = 0; begin < size(); begin += kBlock) {
     const std::size_t n = std::min(kBlock, size() - begin);
     const float* v = sum_.data() + begin;
-    const float scale = Largest(v, n) / kLevels;
-    const float inverse = scale > 0 ? 1 / scale : 0;
-    std::memcpy(to, &scale, 4);
+    const Levels levels(Largest(v, n));
+    std::memcpy(to, &levels.scale, 4);
     to += 4;
     float* rest = residual_.data() + begin;
     for (std::size_t i = 0; i < n; ++i) {
-      // Nearest: half away from zero. A subnormal scale may have an infinite inverse; the clamp holds then, too.
-      const float level = std::clamp(v[i] * inverse, -kLevels, kLevels);
-      const auto code = static_cast<std::int8_t>(level + std::copysign(.5F, level));
-      to[i] = static_cast<char>(code);
-      rest[i] = v[i] - scale * static_cast<float>(code);
+      const std::int8_t level = levels.Nearest(v[i]);
+      to[i] = static_cast<char>(level);
+      rest[i] = v[i] - levels.Value(level);
     }
     to += n;
   }
@@ -71,7 +68,7 @@ Status EightBit::Accumulate(std::string_view bytes, std::span<float> out) const 
     const std::size_t n = std::min(kBlock, size() - begin);
     float scale = 0;
     std::memcpy(&scale, from, 4);
-    if (!std::isfinite(scale * kLevels) || std::signbit(scale) || std::memchr(from + 4, -128, n) != nullptr)
+    if (!Levels::Good(scale, from + 4, n))
       return DataLoss("the 8-bit message is damaged in the block of number " + std::to_string(begin));
     from += 4 + n;
   }

@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "compress/compress.h"
+#include "compress/levels.h"
 
 namespace ganglion::compress {
 
 class EightBit final : public Compressor {
  public:
-  static constexpr std::size_t kBlock = 256;
+  static constexpr std::size_t kBlock = Levels::kBlock;
   explicit EightBit(std::size_t size) : residual_(size), sum_(size) {}
 
   std::size_t size() const override { return residual_.size(); }

@@ -7,12 +7,14 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "compress/levels.h"
 
 namespace ganglion::compress {
 namespace {
 
-constexpr char kMagic[] = {'G', 'T', 'K', '1'};
+constexpr char kMagic[] = {'G', 'T', 'K', '2'};
 constexpr std::size_t kHead = 12;
+constexpr std::size_t kBlock = Levels::kBlock;
 // Non-negative floats are ordered as their bits are. The upper 15 of 31 bits choose a bucket.
 constexpr int kShift = 16;
 
@@ -67,6 +69,7 @@ Status TopK::Encode(std::span<const float> gradient, std::string* bytes) {
   for (std::size_t i = 0; i < size(); ++i) sum_[i] = residual_[i] + gradient[i];
   RETURN_IF_ERROR(CheckFinite(sum_));
   residual_.swap(sum_);
+
   Choose(residual_, k_, &chosen_);
   bytes->assign(kMagic, 4);
   const std::uint32_t counts[2] = {static_cast<std::uint32_t>(size()), static_cast<std::uint32_t>(chosen_.size())};
@@ -78,9 +81,17 @@ Status TopK::Encode(std::span<const float> gradient, std::string* bytes) {
     bytes->push_back(static_cast<char>(gap));
     next = place + 1;
   }
-  for (const std::uint32_t place : chosen_) {
-    bytes->append(reinterpret_cast<const char*>(&residual_[place]), 4);
-    residual_[place] = 0;
+  for (std::size_t begin = 0; begin < chosen_.size(); begin += kBlock) {
+    const auto block = std::span(chosen_).subspan(begin, std::min(kBlock, chosen_.size() - begin));
+    float largest = 0;
+    for (const std::uint32_t place : block) largest = std::max(largest, std::fabs(residual_[place]));
+    const Levels levels(largest);
+    bytes->append(reinterpret_cast<const char*>(&levels.scale), 4);
+    for (const std::uint32_t place : block) {
+      const std::int8_t level = levels.Nearest(residual_[place]);
+      bytes->push_back(static_cast<char>(level));
+      residual_[place] -= levels.Value(level);
+    }
   }
   return {};
 }
@@ -91,13 +102,14 @@ Status TopK::Accumulate(std::string_view bytes, std::span<float> out) const {
   if (bytes.size() < kHead || std::memcmp(bytes.data(), kMagic, 4) != 0) return DataLoss("this is no top-k message");
   std::memcpy(counts, bytes.data() + 4, 8);
   const std::size_t k = counts[1];
-  if (counts[0] != size() || k > size() || bytes.size() - kHead < k * 5) {
+  const std::size_t blocks = (k + kBlock - 1) / kBlock;
+  if (counts[0] != size() || k > size() || bytes.size() - kHead < k * 2 + blocks * 4) {
     return DataLoss("a top-k message about " + std::to_string(counts[0]) + " numbers with " + std::to_string(k) +
                     " of them in " + std::to_string(bytes.size()) + " bytes does not fit " + std::to_string(size()) +
                     " numbers");
   }
   const auto damaged = [] { return DataLoss("the top-k message is damaged"); };
-  const std::size_t values = bytes.size() - k * 4;
+  const std::size_t values = bytes.size() - k - blocks * 4;
   std::size_t at = kHead;
   std::uint64_t next = 0;
   std::vector<std::uint32_t> places;
@@ -116,15 +128,19 @@ Status TopK::Accumulate(std::string_view bytes, std::span<float> out) const {
   }
   if (at != values) return damaged();
   const char* const numbers = bytes.data() + values;
-  for (std::size_t i = 0; i < k; ++i) {
-    float v = 0;
-    std::memcpy(&v, numbers + i * 4, 4);
-    if (!std::isfinite(v)) return damaged();
+  const auto scale_of = [&](std::size_t block) {
+    float scale = 0;
+    std::memcpy(&scale, numbers + block * (4 + kBlock), 4);
+    return scale;
+  };
+  for (std::size_t block = 0; block < blocks; ++block) {
+    const std::size_t n = std::min(kBlock, k - block * kBlock);
+    if (!Levels::Good(scale_of(block), numbers + block * (4 + kBlock) + 4, n)) return damaged();
   }
   for (std::size_t i = 0; i < k; ++i) {
-    float v = 0;
-    std::memcpy(&v, numbers + i * 4, 4);
-    out[places[i]] += v;
+    const std::size_t block = i / kBlock;
+    const char code = numbers[block * (4 + kBlock) + 4 + i % kBlock];
+    out[places[i]] += scale_of(block) * static_cast<float>(static_cast<std::int8_t>(code));
   }
   return {};
 }
