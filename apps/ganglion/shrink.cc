@@ -154,6 +154,8 @@ Status Run(Context& context, const Options& o) {
   shrinking::ShrinkOptions options = o.shrink;
   ASSIGN_OR_RETURN(options.budget, ReadBudget(o));
   RETURN_IF_ERROR(ReadWays(o, &options));
+  if (!o.progressive.empty() && options.widths.empty())
+    return InvalidArgument("--progressive holds the widths of the slim net; do not leave slim out");
   ASSIGN_OR_RETURN(const auto model, LoadModel(o.model));
   std::vector<model::Model> teachers;
   for (const auto& path : o.teachers) {
@@ -181,10 +183,11 @@ Status Run(Context& context, const Options& o) {
   } else {
     PrintTable(*shrunk);
   }
-  if (!o.progressive.empty()) {
+  const auto write_widths = [&]() -> Status {
+    if (o.progressive.empty()) return {};
     if (shrunk->slim_file.empty()) return FailedPrecondition("there are no widths to write to " + o.progressive);
-    RETURN_IF_ERROR(data::WriteFileAtomically(o.progressive, shrunk->slim_file));
-  }
+    return data::WriteFileAtomically(o.progressive, shrunk->slim_file);
+  };
   if (shrunk->chosen < 0)
     return FailedPrecondition("no candidate is within the budget; " + options.dir.string() +
                               " holds them, --resume with another budget chooses at once");
@@ -194,7 +197,7 @@ Status Run(Context& context, const Options& o) {
     fmt::print("wrote {}: {}{}; chosen on the rows of --valid, so measure it on others\n", out.string(),
                chosen.measured.name, chosen.about.empty() ? "" : " (" + chosen.about + ")");
   }
-  return {};
+  return write_widths();
 }
 
 }  // namespace
