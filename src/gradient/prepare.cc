@@ -49,7 +49,9 @@ Status SetShapes(const std::map<std::string, Shape>& shapes, onnx::GraphProto* g
 }
 
 Status FixInputs(const std::map<std::string, tensor::Tensor>& fixed, onnx::GraphProto* g) {
-  for (const auto& [name, value] : fixed) {
+  for (const auto& entry : fixed) {
+    const std::string& name = entry.first;
+    const tensor::Tensor& value = entry.second;
     const auto* input = FindInput(g, name);
     if (input == nullptr) return NoSuchInput(*g, name);
     const auto type = graph::DataTypeFromOnnx(input->type().tensor_type().elem_type());

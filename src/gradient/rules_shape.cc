@@ -260,6 +260,7 @@ Result<Shape> InferConcat(const Node& n, const Shapes& s) {
 // Sizes along the axis, counted while running where they are not known.
 Status GradConcatOfUnknown(Backward& b, std::int64_t axis) {
   std::vector<std::string> sizes;
+  sizes.reserve(static_cast<std::size_t>(b.n.input_size()));
   for (int i = 0; i < b.n.input_size(); ++i)
     sizes.push_back(b.g.Node("Gather", {b.g.Node("Shape", {b.x(i)}), b.g.Ints("axis", {axis})}));
   const std::string split = b.g.Node("Concat", sizes, {{"axis", std::int64_t{0}}});
