@@ -159,6 +159,27 @@ TEST_F(Program, KeepsItsCheckpointOnCtrlCAndGoesOnToTheSameBytes) {
   EXPECT_FALSE(fs::exists(dir_ / "stopped.onnx.checkpoint"));
 }
 
+TEST_F(Program, TrainsByOtherRecipesAndDrawsTheCurve) {
+  WriteClouds("train.csv", 2000, 1);
+  WriteClouds("valid.csv", 500, 2);
+  Write("m.onnx", training::MakePerceptron({4, 32, 3}, 1));
+  const auto r =
+      Run({"ganglion",     "train",      "m.onnx",      "--data",   "train.csv", "--valid",  "valid.csv",
+           "--epochs",     "50",         "--optimiser", "nesterov", "--rate",    ".05",      "--weight-decay",
+           "1e-4",         "--schedule", "step:5:0.5",  "--clip",   "1",         "--freeze", "b0",
+           "--early-stop", "3:0.001",    "--val-every", "20",       "--memory",  "20KB",     "--quiet",
+           "--json",       "-o",         "t.onnx"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  for (const char* key : {"\"valid_loss\"", "\"accuracy\"", "\"best_step\"", "\"curve\": \"t.curve.json\""}) {
+    EXPECT_NE(r.out.find(key), std::string::npos) << key << " in " << r.out;
+  }
+  EXPECT_NE(Read("t.curve.html").find("Norm of the gradient"), std::string::npos);
+  EXPECT_NE(Read("t.curve.json").find("\"valid_loss\":"), std::string::npos);
+  EXPECT_EQ(Run({"ganglion", "train", "m.onnx", "--data", "train.csv", "--schedule", "staircase"}).code, 2);
+  EXPECT_EQ(Run({"ganglion", "train", "m.onnx", "--data", "train.csv", "--freeze", "nothing*"}).code, 2);
+  EXPECT_EQ(Run({"ganglion", "train", "m.onnx", "--data", "train.csv", "--early-stop", "soon"}).code, 2);
+}
+
 TEST_F(Program, LosesNothingWhenItIsKilledOrTheDiskIsFull) {
   WriteClouds("train.csv", 20'000, 1);
   Write("m.onnx", training::MakePerceptron({4, 64, 64, 3}, 1));
