@@ -4,7 +4,7 @@ JOBS  ?= $(shell nproc)
 BUILD := build/release
 RUN   := tools/setup.sh
 
-.PHONY: demo demo-live demo-conv test build bench bench-demo bench-certify bench-local bench-train bench-serve bench-exchange bench-shrink bench-exchange bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
+.PHONY: demo demo-live demo-conv test build bench bench-demo bench-demo-conv bench-certify bench-local bench-train bench-serve bench-exchange bench-shrink bench-online stock-client sim soak test-chaos asan tsan fuzz format check clean help operators-table ready-models
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,6 +30,8 @@ bench: bench-demo bench-certify bench-local bench-train bench-serve bench-shrink
 
 bench-demo: build      ## ladder accuracy, certified share, and the ratios against everything in the cloud
 	$(BUILD)/bench_demo
+bench-demo-conv: build ## the same for the convolutional ladder (trains it first, if it must)
+	$(BUILD)/bench_demo conv
 bench-certify: build   ## 9,000 certifications against the exact loss of a real population, and three mutants
 	$(BUILD)/bench_certify
 bench-local: build     ## decide() against the bare runtime, paired in one process
@@ -38,16 +40,12 @@ bench-train: build     ## a training step against PyTorch, paired
 	$(RUN) bench
 	$(BUILD)/bench_train
 	$(BUILD)/bench_exchange
-	$(BUILD)/bench_exchange
 	$(BUILD)/bench_sequence
 
 bench-exchange: build  ## two processes against one, compressed traffic, a killed worker, a slow one
 	$(BUILD)/bench_exchange
 bench-shrink: build    ## distilled students, eight bits, pruned and slimmable nets on Fashion-MNIST
 	$(BUILD)/bench_shrink
-
-bench-exchange: build  ## two processes against one, compressed traffic, a killed worker, a slow one
-	$(BUILD)/bench_exchange
 
 bench-serve: build     ## a node over the wire: against echoes, overload, reloads, dead parents, kills, memory
 	$(RUN) bench-serve

@@ -4,10 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-ORDER = ["demo", "certify", "local", "train", "shrink", "online", "serve", "serve-life"]
+ORDER = ["demo", "demo-conv", "certify", "local", "train", "shrink", "online", "serve", "serve-life"]
 INTRO = {
     "demo": "`make bench-demo`. The ladder's accuracy on the 10,000 test images, and the cascade (device, edge, region, global) against sending\n"
     "everything to the global tier. Round trips are drawn uniformly from the default topology; a ratio is the cloud's value over the cascade's.",
+    "demo-conv": "`make bench-demo-conv`. The same cascade with three convolutional nets as the global tier and a smaller one as the region's; edge and\n"
+    "device are perceptrons distilled from the three. The goals are those of training; the cascade's figures stand for themselves: the better\n"
+    "the top, the more the lower tiers must leave to it.",
     "certify": "`make bench-certify`. 1,000 calibration sets are drawn with replacement from the real model outputs on 20,000 images that no\n"
     "training saw, certified as `ganglion calibrate` does, and judged exactly on that population. At most 130 sets may break their promise\n"
     "(the .999 quantile of Bin(1000, .1)); the plug-in rule and three planted mistakes must exceed that. The ratio is to the oracle's share.",
@@ -15,11 +18,11 @@ INTRO = {
     "C interface, alternating in one process. Overhead is the difference of the medians.",
     "train": "`make bench-train`. A training step (gradients and update) on one thread against PyTorch of Debian 12 with OpenBLAS, in turns of 100\n"
     "steps. A ratio is PyTorch's time over ours.",
+    "shrink": "`make bench-shrink`. Students of the ladder's ensemble on Fashion-MNIST against the same nets trained alone, eight bits against float,\n"
+    "and what pruning, cutting and slimming cost, on the 10,000 test images. Ratios are to the float model, sizes to it or to the teacher.",
     "online": "`make bench-online`. Ten million examples of twelve features and a pair, made by a generator, and three million flights in the\n"
     "order of time, learned here and by VW 9.11 from the same files: updates a second of processor time (the ratio is to VW's), progressive\n"
     "loss. What is forgotten: loss on an old concept after 20,000 examples of a new one, less before; ratios to the unprotected model.",
-    "shrink": "`make bench-shrink`. Students of the ladder's ensemble on Fashion-MNIST against the same nets trained alone, eight bits against float,\n"
-    "and what pruning, cutting and slimming cost, on the 10,000 test images. Ratios are to the float model, sizes to it or to the teacher.",
     "serve": "`make bench-serve`, first half. A node against echoes of equal bytes in the same build, two cores shared with the client; each\n"
     "ratio is of medians of alternating runs. HTTP is loaded by wrk, shared memory and the mailbox by a blocking client on both sides.",
     "serve-life": "`make bench-serve`, second half: real processes under load, overloaded, reloaded, with dead parents, killed and brought back.\n"

@@ -45,14 +45,14 @@ const Recipe kPerceptrons{
     },
 };
 const Recipe kConvolutional{
-    "convolutional ladder 1",
+    "convolutional ladder 3",
     {
-        {"global-a.onnx", {128}, 1e-3, 8, {{32}, {64}}, .3f},
-        {"global-b.onnx", {128}, 1e-3, 8, {{32}, {64}}, .3f},
-        {"global-c.onnx", {128}, 1e-3, 8, {{32}, {64}}, .3f},
+        {"global-a.onnx", {256}, 1.5e-3, 14, {{32}, {64}}, .4f},
+        {"global-b.onnx", {256}, 1.5e-3, 14, {{32}, {64}}, .4f},
+        {"global-c.onnx", {256}, 1.5e-3, 14, {{32}, {64}}, .4f},
     },
     {
-        {"region.onnx", {64}, 1.5e-3, 16, {{16}, {32}}},
+        {"region.onnx", {128}, 2e-3, 16, {{16}, {32}}},
         {"edge.onnx", {192, 96}, 2e-3, 30},
         {"device.onnx", {128}, 3e-3, 40},
     },
