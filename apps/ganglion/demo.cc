@@ -41,7 +41,14 @@ Status Train(Context& context, const Options& o) {
     fmt::print("training the ladder on 50,000 images, once (about {} on two cores); Ctrl-C keeps what is done\n",
                o.convolutional ? "a quarter of an hour" : "a minute");
     std::fflush(stdout);
-    Status s = TrainFashionLadder(context, {o.data, dir, o.seed, o.threads, o.effort, true, o.quiet, o.convolutional});
+    Status s = TrainFashionLadder(context, {.data = o.data,
+                                            .dir = dir,
+                                            .seed = o.seed,
+                                            .threads = o.threads,
+                                            .effort = o.effort,
+                                            .resume = true,
+                                            .quiet = o.quiet,
+                                            .convolutional = o.convolutional});
     if (s.code() == Code::kCancelled) return Cancelled(s.message() + "; the next run goes on there");
     return s;
   }
