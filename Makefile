@@ -16,7 +16,7 @@ demo-live: build ## four nodes on this machine, real images, each upper tier kil
 	$(BUILD)/ganglion demo --live
 
 demo-conv: build ## the demo with convolutional nets in region and global (trains a quarter of an hour, once)
-	$(BUILD)/ganglion demo --conv
+	$(BUILD)/ganglion demo --conv --seed 7
 
 test: build      ## every test
 	cd $(BUILD) && ctest --output-on-failure -j $(JOBS)

@@ -21,7 +21,7 @@ struct Options {
   std::string data = kFashion;
   std::string out = "out";
   std::string json;
-  std::uint64_t seed = 7;
+  std::uint64_t seed = 1;
   int threads = 2;
   double effort = 1;
   bool quiet = false;

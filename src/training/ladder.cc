@@ -32,7 +32,7 @@ struct Recipe {
 };
 
 const Recipe kPerceptrons{
-    "ladder 3",
+    "ladder 4",
     {
         {"global-a.onnx", {512, 512}, 1e-3, 12},
         {"global-b.onnx", {512, 512}, 1e-3, 12},
