@@ -86,9 +86,16 @@ Status Fold(onnx::GraphProto* g, const Pair& pair) {
   const auto values = w.As<float>();
   std::size_t inner = 1;
   for (std::size_t d = axis + 1; d < w.shape().size(); ++d) inner *= static_cast<std::size_t>(w.shape()[d]);
-  std::vector<float> scaled(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i)
-    scaled[i] = static_cast<float>(values[i] * gain[inner == 0 ? 0 : i / inner % channels]);
+  std::vector<float> scaled;
+  scaled.reserve(values.size());
+  std::size_t place = 0;  // within a channel
+  std::size_t channel = 0;
+  for (const float v : values) {
+    scaled.push_back(static_cast<float>(v * gain[channel]));
+    if (++place < inner) continue;
+    place = 0;
+    if (++channel == channels) channel = 0;
+  }
   // Fresh names: another layer may share what this one read.
   const std::string w_name = names.Fresh(layer.input(1) + ".folded");
   const std::string b_name = names.Fresh((Reads(layer, 2) ? layer.input(2) : layer.input(1) + ".bias") + ".folded");

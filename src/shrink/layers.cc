@@ -57,6 +57,19 @@ std::string Obstacle(const Links& links, const onnx::NodeProto& n) {
   return "";
 }
 
+// f(i, channel) for each of `count` numbers, `inner` neighbours a channel.
+template <typename F>
+void ForChannels(std::size_t count, std::size_t channels, std::size_t inner, const F& f) {
+  std::size_t place = 0;
+  std::size_t channel = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    f(i, channel);
+    if (++place < inner) continue;
+    place = 0;
+    if (++channel == channels) channel = 0;
+  }
+}
+
 }  // namespace
 
 Result<Plan> MakePlan(const onnx::ModelProto& model, const QuantiseOptions& options) {
@@ -169,10 +182,8 @@ Result<EightBits> ToEightBits(const onnx::GraphProto& g, const Layer& layer, flo
   }
   const auto values = w.As<float>();
   std::vector<double> top(channels, 0);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    double& t = top[i / inner % channels];
-    t = std::max(t, std::fabs(alpha * values[i]));
-  }
+  ForChannels(values.size(), channels, inner,
+              [&](std::size_t i, std::size_t c) { top[c] = std::max(top[c], std::fabs(alpha * values[i])); });
   const double steps = seven_bit ? 63 : 127;
   for (std::size_t c = 0; c < channels; ++c) {
     double scale = top[c] / steps;
@@ -185,10 +196,10 @@ Result<EightBits> ToEightBits(const onnx::GraphProto& g, const Layer& layer, flo
     }
   }
   e.weights.resize(values.size());
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const double q = std::nearbyint(alpha * values[i] / e.scale[i / inner % channels]);
+  ForChannels(values.size(), channels, inner, [&](std::size_t i, std::size_t c) {
+    const double q = std::nearbyint(alpha * values[i] / e.scale[c]);
     e.weights[i] = static_cast<std::int8_t>(std::clamp(q, -steps, steps));
-  }
+  });
   return e;
 }
 

@@ -52,6 +52,7 @@ Choice Choose(const std::vector<Candidate>& candidates, const Budget& budget, in
     v.kept = v.why.empty();
   }
   std::vector<bool> fits;
+  fits.reserve(candidates.size());
   for (const auto& v : choice.verdicts) fits.push_back(v.kept);
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const int of = candidates[i].made_of;

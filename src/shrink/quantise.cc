@@ -215,14 +215,14 @@ Status WriteDynamic(const Plan& plan, const Layer& layer, const DynamicInput& x,
   }
   tensor::Shape along{channels};  // a number a channel, as it broadcasts over the output
   if (conv) along.insert(along.end(), e.shape.size() - 2, 1);
-  const std::string w = n.input(1);
+  const std::string& w = n.input(1);
   const std::string q = names.Fresh(w + ".q");
   const std::string scale = names.Fresh(w + ".scale");
   const std::string zero = names.Fresh(w + ".zero_point");
   SetBytes(out->add_initializer(), q, onnx::TensorProto::INT8, e.shape, e.weights.data(), e.weights.size());
   SetFloats(out->add_initializer(), scale, along, e.scale);
   SetInt(out->add_initializer(), zero, onnx::TensorProto::INT8, 0);
-  const std::string y = n.output(0);
+  const std::string& y = n.output(0);
   auto* nodes = out->mutable_node();
   auto* product =
       Append(nodes, conv ? "ConvInteger" : "MatMulInteger", {x.q, q, x.zero_point, zero}, names.Fresh(y + ".integer"));

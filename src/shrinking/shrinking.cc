@@ -155,6 +155,7 @@ class Workshop {
     if (!o_.widths.empty()) RETURN_IF_ERROR(AddSlim(base, best));
     RETURN_IF_ERROR(Time());
     std::vector<shrink::Candidate> candidates;
+    candidates.reserve(shrunk_.rows.size());
     for (const auto& row : shrunk_.rows) candidates.push_back(row.measured);
     const auto choice = shrink::Choose(candidates, o_.budget, shrunk_.reference);
     for (std::size_t i = 0; i < shrunk_.rows.size(); ++i) shrunk_.rows[i].verdict = choice.verdicts[i];
@@ -454,6 +455,7 @@ class Workshop {
       if (proto.ok()) protos.push_back(std::move(*proto));
     }
     if (protos.size() == o_.widths.size()) {
+      pointers.reserve(protos.size());
       for (const auto& p : protos) pointers.push_back(&p);
       ASSIGN_OR_RETURN(shrunk_.slim_file, shrink::WriteProgressive(pointers, o_.widths));
     }
