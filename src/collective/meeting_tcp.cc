@@ -64,9 +64,7 @@ bool WriteAll(int fd, std::string_view bytes, TimePoint deadline) {
     const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n > 0) {
       bytes.remove_prefix(static_cast<std::size_t>(n));
-    } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
-      return false;
-    } else if (!Wait(fd, POLLOUT, deadline)) {
+    } else if ((n < 0 && errno != EAGAIN && errno != EINTR) || !Wait(fd, POLLOUT, deadline)) {
       return false;
     }
   }

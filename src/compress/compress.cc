@@ -24,7 +24,6 @@ bool Read(std::string_view text, T* value) {
 Status CheckOptions(const Options& o) {
   if (o.code == Code::kTopK && !(o.share > 0 && o.share <= 1))
     return InvalidArgument("top-k's share must be in (0, 1], got " + std::to_string(o.share));
-
   if (o.code == Code::kPowerSgd && (o.rank < 1 || o.rank > kMaxRank)) {
     return InvalidArgument("PowerSGD's rank must be 1 .. " + std::to_string(kMaxRank) + ", got " +
                            std::to_string(o.rank));
