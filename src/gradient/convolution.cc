@@ -1,10 +1,10 @@
 #include "gradient/convolution.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <numeric>
 
-#include "base/limits.h"
 #include "graph/onnx.pb.h"
 
 namespace ganglion::gradient {
@@ -20,9 +20,8 @@ constexpr std::int64_t kSmallBatch = 16;    // below, copying N numbers at once 
 constexpr std::int64_t kFewChannels = 8;    // below, copying C numbers at once is
 constexpr std::int64_t kManyChannels = 48;  // depthwise
 constexpr std::int64_t kLargeImage = 128;   // positions that make a product for one example worth its while
-constexpr std::int64_t kReaderNumbers = std::int64_t{1}
-                                        << 22;  // beyond, ConvTranspose, which makes them a row at a time
-constexpr std::int64_t kPatchNumbers = std::int64_t{1} << 23;  // beyond, patches fall out of every cache
+constexpr double kReaderNumbers = 1 << 22;  // beyond, ConvTranspose, which makes them a row at a time
+constexpr double kPatchNumbers = 1 << 23;   // beyond, patches fall out of every cache
 
 Ints Joined(Ints a, const Ints& b) {
   a.insert(a.end(), b.begin(), b.end());
@@ -37,11 +36,20 @@ std::string Transpose(GraphBuilder& g, const std::string& x, const Ints& perm) {
   return g.Node("Transpose", {x}, {{"perm", perm}});
 }
 
+constexpr std::int64_t kTableNumbers = std::int64_t{1} << 24;
+
+// Sizes come from a file: their product may be beyond any integer.
+double Times(std::initializer_list<std::int64_t> sizes) {
+  double product = 1;
+  for (const auto s : sizes) product *= static_cast<double>(s);
+  return product;
+}
+
 // A table of pixels is a constant of the step model.
 Status CheckTable(const Window& w) {
-  if (w.taps() <= kSlicedTaps || w.taps() <= limits::kMaxRowElements / w.positions()) return {};
+  if (w.taps() <= kSlicedTaps || w.taps() <= kTableNumbers / w.positions()) return {};
   return Unimplemented("kernels of " + std::to_string(w.taps()) + " taps over " + std::to_string(w.positions()) +
-                       " positions; the limit is " + std::to_string(limits::kMaxRowElements) + " for their product");
+                       " positions; the limit is " + std::to_string(kTableNumbers) + " for their product");
 }
 
 // Zeros around the spatial axes, the first of which is `axis` of `rank`.
@@ -260,8 +268,9 @@ Result<Convolution> ReadConvolution(const onnx::NodeProto& n, const Shape& x, co
   c.groups = graph::IntAttribute(n, "group", 1);
   c.in_channels = x[1];
   c.out_channels = w[0];
-  if (c.groups < 1 || c.in_channels < 1 || c.out_channels < 1 || c.in_channels % c.groups != 0 ||
-      c.out_channels % c.groups != 0 || c.in_group() != w[1]) {
+  if (c.groups < 1 || c.in_channels < 1 || c.out_channels < 1 || c.in_channels > kMaxExtent ||
+      c.out_channels > kMaxExtent || c.in_channels % c.groups != 0 || c.out_channels % c.groups != 0 ||
+      c.in_group() != w[1]) {
     return InvalidArgument("weights " + tensor::ShapeText(w) + " in " + std::to_string(c.groups) +
                            " groups do not fit the input " + tensor::ShapeText(x));
   }
@@ -284,7 +293,8 @@ Result<Convolution> ReadTransposedConvolution(const onnx::NodeProto& n, const Sh
   if (c.groups < 1 || w[1] < 1 || w[1] > kMaxExtent || c.groups > kMaxExtent)
     return InvalidArgument("weights " + tensor::ShapeText(w) + " in " + std::to_string(c.groups) + " groups");
   c.in_channels = w[1] * c.groups;
-  if (c.out_channels < 1 || c.out_channels != w[0] || c.out_channels % c.groups != 0) {
+  if (c.in_channels > kMaxExtent || c.out_channels < 1 || c.out_channels > kMaxExtent || c.out_channels != w[0] ||
+      c.out_channels % c.groups != 0) {
     return InvalidArgument("weights " + tensor::ShapeText(w) + " in " + std::to_string(c.groups) +
                            " groups do not fit the input " + tensor::ShapeText(x));
   }
@@ -321,8 +331,8 @@ std::string WeightGradient(GraphBuilder& g, const Convolution& c, const std::str
   if (few_taps && c.depthwise()) return ByChannel(g, c, x, dy);
   if (c.groups == 1 && c.pointwise())
     return w.positions() < kLargeImage ? ByPositions(g, c, x, dy) : ByExample(g, c, x, dy);
-  const std::int64_t patches = c.batch * w.positions() * w.taps() * c.in_channels;
-  if (few_taps && (c.batch > kMaxExtent || patches > kPatchNumbers)) return ByTaps(g, c, x, dy);
+  const double patches = Times({c.batch, w.positions(), w.taps(), c.in_channels});
+  if (few_taps && patches > kPatchNumbers) return ByTaps(g, c, x, dy);
   if (c.batch >= kSmallBatch) return ByTable(g, c, x, dy);
   if (c.groups == 1 && c.in_channels >= kFewChannels) return ByPositions(g, c, x, dy);
   return few_taps ? BySlices(g, c, x, dy) : ByTable(g, c, x, dy);
@@ -341,9 +351,8 @@ std::string InputGradient(GraphBuilder& g, const Convolution& c, const std::stri
   if (possible && (c.depthwise() || (win.taps() == 1 && c.batch >= kSmallBatch / 2))) {
     return g.Node("Conv", {dy, Flipped(g, c, w)}, {{"group", c.groups}, {"pads", pads}, {"dilations", win.dilation}});
   }
-  const std::int64_t per_row = win.pixels() * win.taps() * c.out_channels;
   if (c.groups == 1 && win.unit_stride() && win.taps() > 1 && c.out_channels >= kFewChannels &&
-      per_row <= kReaderNumbers / c.batch) {
+      Times({c.batch, win.pixels(), win.taps(), c.out_channels}) <= kReaderNumbers) {
     return ByReaders(g, c, w, dy);
   }
   Ints extra(win.rank());

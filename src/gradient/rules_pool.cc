@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "base/limits.h"
 #include "gradient/rules.h"
 #include "gradient/window.h"
 #include "graph/onnx.pb.h"
@@ -65,6 +64,9 @@ std::string OverTiles(GraphBuilder& g, const Window& w, const std::string& value
                  {"nearest_mode", std::string("floor")}});
 }
 
+// Constants of the size of an image are kept below this.
+constexpr std::int64_t kMaxConstant = std::int64_t{1} << 24;
+
 // ---- MaxPool -------------------------------------------------------------------------------------------------------
 
 Inferred InferMaxPool(const Node& n, Shapes& s) {
@@ -75,12 +77,14 @@ Inferred InferMaxPool(const Node& n, Shapes& s) {
   return std::vector<Shape>{y, y};
 }
 
+bool HasRanks(const Window& w) { return Tiles(w) && w.pixels() <= kMaxConstant; }
+
 // The operator knows which pixel it took, the first of equals: asking it keeps ties right. It is slow at that, so tiles
 // find out otherwise.
 Status AskForIndices(Forward& f) {
   if (!f.needs_gradient) return {};
   ASSIGN_OR_RETURN(const Window w, PoolWindow(*f.n, f.shapes.shape.at(f.n->input(0))));
-  if (Tiles(w)) return {};
+  if (HasRanks(w)) return {};
   if (f.n->output_size() < 2) f.n->add_output();
   if (f.n->output(1).empty()) f.n->set_output(1, f.Name("indices"));
   return {};
@@ -115,7 +119,7 @@ Result<std::string> Taken(Backward& b, const Window& w, const std::string& x) {
 
 Status GradMaxPool(Backward& b) {
   ASSIGN_OR_RETURN(const Window w, PoolWindow(b.n, b.ShapeOfInput(0)));
-  if (Tiles(w)) {
+  if (HasRanks(w)) {
     ASSIGN_OR_RETURN(const std::string taken, Taken(b, w, Cut(b.g, w, b.x(0))));
     const std::string mask = b.g.Node("Cast", {taken}, {{"to", std::int64_t{onnx::TensorProto::FLOAT}}});
     b.Give(0, Uncut(b.g, w, b.g.Node("Mul", {mask, OverTiles(b.g, w, b.dy)})));
@@ -164,8 +168,8 @@ Result<Tensor> Counts(const Node& n, const Window& w) {
 Result<Shape> InferAveragePool(const Node& n, const Shapes& s) {
   const Shape& x = In(n, s, 0);
   ASSIGN_OR_RETURN(const Window w, PoolWindow(n, x));
-  if (w.positions() > limits::kMaxRowElements || w.taps() > limits::kMaxRowElements)
-    return InvalidArgument("windows beyond " + std::to_string(limits::kMaxRowElements) + " positions or taps");
+  if (w.positions() > kMaxConstant || w.taps() > kMaxConstant)
+    return InvalidArgument("windows beyond " + std::to_string(kMaxConstant) + " positions or taps");
   return OutputOf(x, w);
 }
 
