@@ -18,9 +18,9 @@
 // Importance of a channel: the norm of what makes it times the norm of what reads it. Unlike either alone it does not
 // change when a neuron is scaled up and its readers down, which leaves the function of a Relu net as it is. Behind a
 // BatchNormalization |scale| takes the place of the first norm, because normalising divides it out.
-// Pure. Cost: one walk over the graph. Source: H. Li et al., "Pruning Filters for Efficient ConvNets", 2017, for
-// removing whole filters; grouping as in G. Fang et al., "DepGraph", 2023; the product of norms is the path norm of B.
-// Neyshabur et al., 2015, of a single neuron.
+// Pure. Cost: one walk over the graph.
+// Source: H. Li et al., "Pruning Filters for Efficient ConvNets", 2017, for removing whole filters; grouping as in G.
+// Fang et al., "DepGraph", 2023; the product of norms is the path norm of B. Neyshabur et al., 2015, of one neuron.
 #pragma once
 
 #include <cstdint>

@@ -4,13 +4,16 @@
 // of these. What is left when all worse ones are gone is the Pareto front: the honest choices. The budget then picks.
 //
 // Definition. A candidate is out, with a reason, when
-//   it failed; or it breaks a limit of the budget (bytes, the 99th percentile of latency, accuracy below the
-//   reference); or it is slower than the float model it was made of (its median by more than kSlower), and that one is
-//   within the budget: eight bits that cost time buy nothing there; or another candidate that is in dominates it
-//   (bytes, median latency, accuracy).
+//   it failed;
+//   it breaks a limit of the budget (bytes, the 99th percentile of latency, accuracy below the reference);
+//   it is slower than the float model it was made of (its median by more than kSlower), and that one is within the
+//   budget: eight bits that cost time buy nothing there;
+//   or another candidate that is in dominates it (bytes, median latency, accuracy).
 // Of the rest, the smallest is chosen if accuracy has a limit, else the most accurate; ties go to the faster, then to
-// the earlier. So "at most .005 worse" gives the smallest that is, and "at most 100 KB" the best that fits. Accuracies
-// were measured on the rows by which the choice is made: report the chosen model's on other rows. Pure.
+// the earlier. So "at most .005 worse" gives the smallest that is, and "at most 100 KB" the best that fits. A candidate
+// of last resort (dynamic quantisation) is chosen only when no other is in, and dominates no other.
+// Accuracies were measured on the rows by which the choice is made: report the chosen model's on other rows.
+// Pure.
 #pragma once
 
 #include <cstdint>

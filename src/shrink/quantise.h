@@ -13,9 +13,11 @@
 //   biases       INT32:                                 scale s s_c, zero point 0
 //   rounding to the nearest, ties to even, as ONNX says; beyond the ends it saturates.
 // Where a tensor is only moved (MaxPool, Reshape, Flatten, Transpose, Squeeze, Unsqueeze, Identity), what comes out
-// keeps the ruler of what went in, so that nothing is rounded twice. A convolution's output is put on a ruler after its
-// Relu or Clip, if one follows; that of a linear layer only where another quantised layer reads it, so logits stay
-// float.
+// keeps the ruler of what went in, so that nothing is rounded twice.
+// A convolution's output is put on a ruler after its Relu or Clip, if one follows; that of a Gemm only where a Relu or
+// Clip follows or another quantised layer reads it, so logits stay float; that of a MatMul at once (MatMul and bias of
+// a matrix become a Gemm before). Without these, ONNX Runtime 1.30 would not take the layer into integers, but unpack
+// its weights in every run.
 //
 // Dynamic (QuantiseDynamic): weights as above, activations by DynamicQuantizeLinear, whose ruler is the minimum and
 // maximum of the whole tensor in each run. No calibration, but a trap: **the rows of a batch then depend on each
@@ -46,8 +48,8 @@ class ModelProto;
 namespace ganglion::shrink {
 
 struct QuantiseOptions {
-  bool signed_activations =
-      false;  // INT8 in place of UINT8, for ARM: on x86 the runtime has integer kernels for UINT8 alone
+  // INT8 in place of UINT8, for ARM: on x86 the runtime has integer kernels for UINT8 alone.
+  bool signed_activations = false;
   bool seven_bit_weights = false;  // weights in -63..63
   bool float_first = false;        // layers that read the model's inputs stay float
   bool float_last = false;         // layers whose output is an output of the model stay float

@@ -9,8 +9,9 @@
 // the range doubles. So a stream of unknown range is seen once, and batches in any order give the same counts.
 //
 // A state machine, thread-compatible. Ranges: quantile in (.5, 1]. Numbers that are not finite are counted and make
-// Find refuse. Cost: about 2 ns a number; 32 KiB a tensor. Source: S. Migacz, "8-bit Inference with TensorRT", 2017
-// (entropy); here with zero kept exact, and each side of a tensor that never goes below zero seen with all 256 steps.
+// Find refuse. Cost: about 2 ns a number; 32 KiB a tensor.
+// Source: S. Migacz, "8-bit Inference with TensorRT", 2017 (entropy); here with zero kept exact, and each side of a
+// tensor that never goes below zero seen with all 256 steps.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,7 @@
 //   distilled               trained on the teachers' answers (with teachers only)
 //   int8 RULE               N, static, one for each rule of ranges (shrink/ranges.h)
 //   int8 dynamic            N
-//   pruned S                N, the smallest S of its weights zero, trained on
+//   pruned S                N, the S of its weights that matter least zero, trained on
 //   cut C [+ int8]          N with the C most important share of its channels, trained on
 //   slim W [+ int8]         width W of N trained at all widths together
 // Training uses the mean of the teachers' answers and the label, half and half, if there are teachers (their answers
@@ -23,8 +23,8 @@
 //
 // Resume: every finished candidate is a file in `dir`, and training has its checkpoints there. With `resume` they are
 // used when they are of the same model, data and options. The same seed gives the same models on the same machine;
-// latencies vary. What is chosen was chosen on the validation rows: its accuracy there is a little too good. Needs: one
-// FP32 input [-1, ...] of the data's size a row, a first output [-1, classes], labels.
+// latencies vary. What is chosen was chosen on the validation rows: its accuracy there is a little too good.
+// Needs: one FP32 input [-1, ...] of the data's size a row, a first output [-1, classes], labels.
 #pragma once
 
 #include <cstdint>

@@ -8,11 +8,13 @@
 // training step of that width's net on the corner of the parameters and adds its gradients at the corner
 // (shrink::Nested). The optimiser moves the wide vector by the mean over the nets of that step. Targets are the same
 // for all widths: labels or a teacher's answers (where the source has the widest net teach the others, a teacher that
-// is better than it does here). BatchNormalization: each width keeps statistics of its own; they are measured anew on
-// `statistics_rows` rows at the end.
+// is better than it does here).
+// BatchNormalization: each width keeps statistics of its own; they are measured anew on `statistics_rows` rows at the
+// end.
 //
 // Checkpoints, stop and resume as training::Train: after each epoch, and to the bit. A loss that is not finite stops
-// the run. Source: see shrink/slim.h.
+// the run.
+// Source: see shrink/slim.h.
 #pragma once
 
 #include <cstdint>
