@@ -130,6 +130,7 @@ void Collective::Impl::StartThreads() {
         if (words.what == Words::kGoodbye) {
           std::lock_guard lock(mutex);
           departed.insert(peer);
+          changed.notify_all();
           return;
         }
         const std::string why(words.why.data(), ::strnlen(words.why.data(), words.why.size()));
@@ -400,7 +401,16 @@ Result<bool> Collective::Impl::SumShared(std::span<float> numbers, std::span<flo
 
 Collective::~Collective() {
   {
-    std::lock_guard lock(impl_->mutex);
+    std::unique_lock lock(impl_->mutex);
+    // Who is gone at once may take its last words with it (a connection that closes with bytes unread is reset), and
+    // would look like one that died. Whoever hears that somebody gave up gives up, too, and says so.
+    const auto all_know = [&] {
+      int know = 0;
+      for (int peer = 0; peer < size(); ++peer)
+        know += peer != rank() && (impl_->gone.count(peer) > 0 || impl_->departed.count(peer) > 0);
+      return know == size() - 1;
+    };
+    if (impl_->spoke && !impl_->closed) impl_->changed.wait_for(lock, std::chrono::seconds(1), all_know);
     impl_->ending = true;
   }
   impl_->changed.notify_all();

@@ -65,6 +65,7 @@ class Collective {
  public:
   // Waits until all ranks are there. DEADLINE_EXCEEDED names those that are missing.
   static Result<std::unique_ptr<Collective>> Join(const Options& options);
+  // After a failure or a Leave it waits, a second at most, until the others know or leave, too.
   ~Collective();
   Collective(const Collective&) = delete;
   Collective& operator=(const Collective&) = delete;
