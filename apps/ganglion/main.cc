@@ -72,8 +72,8 @@ int Main(int argc, char** argv) {
   AddEvaluate(app, context, exit_code);
   AddInfer(app, context, exit_code);
   AddGradient(app, context, exit_code);
-  AddLearn(app, context, exit_code);
   AddShrink(app, context, exit_code);
+  AddLearn(app, context, exit_code);
   AddServe(app, context, exit_code);
   AddCheck(app, context, exit_code);
   AddStatus(app, context, exit_code);
