@@ -135,7 +135,7 @@ class Exchanges : public ScratchDir {
       EXPECT_EQ(::pipe(ends), 0);
       const pid_t pid = ::fork();
       if (pid == 0) {
-        const auto c = collective::Collective::Join(Of(rank, size, 60s));
+        auto c = collective::Collective::Join(Of(rank, size, 60s));
         std::string words = c.status().message();
         if (c.ok()) {
           const Outcome r = Train(options, c->get(), event);
@@ -146,6 +146,7 @@ class Exchanges : public ScratchDir {
             words += r.losses.back() < .5F * r.losses.front() ? "; learned" : "; learned nothing";
           }
         }
+        if (c.ok()) c->reset();  // its threads end before the process does
         (void)!::write(ends[1], words.data(), words.size());
         ::_exit(0);
       }
