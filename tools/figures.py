@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-ORDER = ["demo", "demo-conv", "certify", "local", "train", "shrink", "online", "serve", "serve-life"]
+ORDER = ["demo", "demo-conv", "certify", "local", "train", "train-conv", "train-sequence", "exchange", "shrink", "online", "serve", "serve-life"]
 INTRO = {
     "demo": "`make bench-demo`. The ladder's accuracy on the 10,000 test images, and the cascade (device, edge, region, global) against sending\n"
     "everything to the global tier. Round trips are drawn uniformly from the default topology; a ratio is the cloud's value over the cascade's.",
@@ -18,6 +18,12 @@ INTRO = {
     "C interface, alternating in one process. Overhead is the difference of the medians.",
     "train": "`make bench-train`. A training step (gradients and update) on one thread against PyTorch of Debian 12 with OpenBLAS, in turns of 100\n"
     "steps. A ratio is PyTorch's time over ours.",
+    "train-conv": "`make bench-train`. The same for convolutional nets: FedAvg's (two 5x5 convolutions, 1.66 M parameters) and one of four 3x3\n"
+    "convolutions with batch normalisation.",
+    "train-sequence": "`make bench-train`. The same for recurrent and attention models; and a step whose gradients are clipped example by example\n"
+    "against the plain step (a ratio is the clipped step's time over the plain one's).",
+    "exchange": "`make bench-exchange`. Processes that train one model together: throughput of two against one, bytes by compression, what a killed\n"
+    "or a slow worker does.",
     "shrink": "`make bench-shrink`. Students of the ladder's ensemble on Fashion-MNIST against the same nets trained alone, eight bits against float,\n"
     "and what pruning, cutting and slimming cost, on the 10,000 test images. Ratios are to the float model, sizes to it or to the teacher.",
     "online": "`make bench-online`. Ten million examples of twelve features and a pair, made by a generator, and three million flights in the\n"
