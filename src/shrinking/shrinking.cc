@@ -201,7 +201,7 @@ class Workshop {
     row.measured.made_of = made_of;
     row.measured.last_resort = name == kDynamic;
     Show(0, name);
-    const Status status = Make(name, work, make, &row);
+    Status status = Make(name, work, make, &row);
     if (status.code() == Code::kCancelled || status.code() == Code::kUnavailable ||
         status.code() == Code::kResourceExhausted) {
       return status;
@@ -444,7 +444,7 @@ class Workshop {
         made.about = "one of " + std::to_string(models.size()) + " widths in one file";
         return made;
       };
-      const Status added = Add(name(o_.widths[i]), -1, i == 0 ? work : 0, make);
+      Status added = Add(name(o_.widths[i]), -1, i == 0 ? work : 0, make);
       if (!added.ok()) return added;
     }
     const auto first = shrunk_.rows.size() - o_.widths.size();
