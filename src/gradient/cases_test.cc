@@ -128,7 +128,10 @@ Tensor NumbersOf(const Operand& operand, Random& random, double low, double high
     return Tensor::FromBytes(DataType::kBool, operand.shape, bools).value();
   }
   Tensor t = RandomTensor(operand.shape, random, low, high);
-  for (std::size_t i = 0; i < operand.values.size(); ++i) t.As<float>()[i] = static_cast<float>(operand.values[i]);
+  const auto numbers = t.As<float>();
+  // A single row of an operand has its first values alone.
+  for (std::size_t i = 0; i < std::min(numbers.size(), operand.values.size()); ++i)
+    numbers[i] = static_cast<float>(operand.values[i]);
   return t;
 }
 
