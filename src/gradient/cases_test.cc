@@ -115,6 +115,30 @@ double ExpectCentralDifferences(const onnx::ModelProto& model, const Options& op
   return worst;
 }
 
+double ExpectGoldenGradient(std::istream& in, std::span<const float> gradient) {
+  double norm = 0;
+  double sum = 0;
+  EXPECT_TRUE(in >> norm >> sum);
+  double squares = 0;
+  double total = 0;
+  for (const float v : gradient) {
+    squares += static_cast<double>(v) * v;
+    total += v;
+  }
+  EXPECT_NEAR(std::sqrt(squares), norm, 1e-4 * norm);
+  EXPECT_NEAR(total, sum, 1e-4 * norm * std::sqrt(static_cast<double>(gradient.size())));
+  double worst = std::fabs(std::sqrt(squares) / norm - 1);
+  std::size_t at = 0;
+  double expected = 0;
+  while (in >> at >> expected) {
+    EXPECT_LT(at, gradient.size());
+    if (at >= gradient.size()) break;
+    EXPECT_NEAR(gradient[at], expected, 1e-4 * norm);
+    worst = std::max(worst, std::fabs(gradient[at] - expected) / norm);
+  }
+  return worst;
+}
+
 namespace {
 
 Tensor NumbersOf(const Operand& operand, Random& random, double low, double high) {

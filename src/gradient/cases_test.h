@@ -11,8 +11,10 @@
 #include <gtest/gtest.h>
 
 #include <cctype>
+#include <istream>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -140,6 +142,10 @@ std::map<std::string, tensor::Tensor> RunModel(const onnx::ModelProto& model, co
 // Returns the largest error of an entry, relative to the largest entry of its parameter.
 double ExpectCentralDifferences(const onnx::ModelProto& model, const Options& options, const std::vector<Feed>& feeds,
                                 const reference::Operators& more = {}, double tolerance = 1e-4);
+
+// Holds a gradient to a line of golden numbers, "norm sum (index value)..." read from `in`, to 1e-4 of the norm.
+// Returns the largest error relative to the norm.
+double ExpectGoldenGradient(std::istream& in, std::span<const float> gradient);
 
 // Reports a form to the table of docs/operators.md.
 inline void RecordForm(const std::string& op, const std::string& form, double error) {

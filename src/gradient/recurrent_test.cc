@@ -144,21 +144,8 @@ TEST(Recurrent, ClassifiersHavePyTorchsGradients) {
       EXPECT_NEAR(out["loss"].As<float>()[0], loss, 1e-5 * loss) << line;
       continue;
     }
-    double norm = 0;
-    double sum = 0;
-    in >> norm >> sum;
-    const auto gradient = out["grad." + name].As<float>();
-    double squares = 0;
-    double total = 0;
-    for (const float v : gradient) {
-      squares += static_cast<double>(v) * v;
-      total += v;
-    }
-    EXPECT_NEAR(std::sqrt(squares), norm, 1e-4 * norm) << line;
-    EXPECT_NEAR(total, sum, 1e-4 * norm * std::sqrt(static_cast<double>(gradient.size()))) << line;
-    std::size_t at = 0;
-    double expected = 0;
-    while (in >> at >> expected) EXPECT_NEAR(gradient[at], expected, 1e-4 * norm) << line;
+    SCOPED_TRACE(line);
+    ExpectGoldenGradient(in, out["grad." + name].As<float>());
   }
   EXPECT_EQ(cases, 12);
 }

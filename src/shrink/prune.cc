@@ -253,12 +253,6 @@ double Sparsity(const std::vector<Mask>& masks) {
   return all > 0 ? zeros / all : 0;
 }
 
-double GradualSparsity(std::int64_t step, std::int64_t steps, double final) {
-  if (step >= steps) return final;
-  const double left = 1 - static_cast<double>(step) / static_cast<double>(steps);
-  return final * (1 - left * left * left);
-}
-
 Result<MaskProjection> MaskProjection::Create(const std::vector<Mask>& masks,
                                               const std::vector<gradient::Segment>& segments) {
   MaskProjection p;

@@ -20,8 +20,7 @@
 // Pure.
 // Source: S. Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015; M. Sun et al.,
 // "A Simple and Effective Pruning Approach for Large Language Models", 2023 (the input's norm; here its deviation,
-// because the mean goes to the bias); M. Zhu and S. Gupta, "To prune, or not to prune", 2017, equation 1
-// (GradualSparsity).
+// because the mean goes to the bias).
 #pragma once
 
 #include <cstdint>
@@ -65,9 +64,6 @@ Status ShiftBiases(const std::vector<Mask>& masks, const std::vector<LayerInputs
 Status ApplyMasks(const std::vector<Mask>& masks, onnx::ModelProto* model);
 // The share of weights that `masks` remove.
 double Sparsity(const std::vector<Mask>& masks);
-
-// How sparse to be at `step` of `steps` on the way to `final`: fast at first, then slower, 1 - (1 - step / steps)^3.
-double GradualSparsity(std::int64_t step, std::int64_t steps, double final);
 
 // Masks over the flat vector of parameters that a trainer moves: call it after each step. A value.
 class MaskProjection {

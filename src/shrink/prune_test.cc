@@ -109,11 +109,5 @@ TEST(Prune, RefusesToEmptyALayerAndMasksThatDoNotFit) {
   EXPECT_FALSE(MaskProjection::Create({{"f0.w", {1, 0}}}, {}).ok());
 }
 
-TEST(Prune, GradualSparsityRisesFromNothingToAll) {
-  EXPECT_EQ(GradualSparsity(0, 10, .8), 0);
-  EXPECT_EQ(GradualSparsity(10, 10, .8), .8);
-  EXPECT_NEAR(GradualSparsity(5, 10, .8), .8 * (1 - .125), 1e-12);
-}
-
 }  // namespace
 }  // namespace ganglion::shrink
