@@ -18,6 +18,7 @@
 #include "base/scratch_test.h"
 #include "data/file.h"
 #include "data/formats.h"
+#include "program_test.h"
 #include "training/perceptron.h"
 #include "wire/json.h"
 
@@ -26,59 +27,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Finished {
-  int code = -1;
-  std::string out;
-  std::string err;
-};
-
-class Program : public ScratchDir {
+class Program : public ProgramTest {
  protected:
-  // Starts a program of the build in the test's own directory.
   pid_t Start(const std::vector<std::string>& args, rlim_t file_limit = RLIM_INFINITY) {
-    const pid_t pid = fork();
-    if (pid != 0) return pid;
-    if (chdir(dir_.c_str()) != 0) _exit(126);
-    if (std::freopen("stdout.txt", "w", stdout) == nullptr || std::freopen("stderr.txt", "w", stderr) == nullptr)
-      _exit(126);
-    if (file_limit != RLIM_INFINITY) {
-      const rlimit limit{file_limit, file_limit};
-      setrlimit(RLIMIT_FSIZE, &limit);
-      signal(SIGXFSZ, SIG_IGN);
-    }
-    std::vector<char*> argv;
-    const std::string program = std::string(GANGLION_BIN) + "/" + args[0];
-    argv.push_back(const_cast<char*>(program.c_str()));
-    for (std::size_t i = 1; i < args.size(); ++i) argv.push_back(const_cast<char*>(args[i].c_str()));
-    argv.push_back(nullptr);
-    execv(program.c_str(), argv.data());
-    _exit(127);
-  }
-  Finished Wait(pid_t pid) {
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), Read("stdout.txt"), Read("stderr.txt")};
+    return StartProgram(args, -1, file_limit);
   }
   Finished Run(const std::vector<std::string>& args) { return Wait(Start(args)); }
-  std::string Read(const std::string& file) {
-    return data::ReadFile(dir_ / file).ok() ? data::ReadFile(dir_ / file).value() : "";
-  }
-  void Write(const std::string& file, const std::string& bytes) {
-    ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
-  }
-
-  // Points of three clouds with a label column.
-  void WriteClouds(const std::string& file, int rows, std::uint64_t seed) {
-    Random random(seed);
-    std::ostringstream csv;
-    csv << "a,b,c,d,label\n";
-    for (int i = 0; i < rows; ++i) {
-      const int label = static_cast<int>(random.Below(3));
-      for (int j = 0; j < 4; ++j) csv << std::cos(j * (label + 1.)) + .45 * random.Normal() << ',';
-      csv << label << '\n';
-    }
-    Write(file, csv.str());
-  }
 };
 
 TEST_F(Program, GoesFromAUsersModelsToDecisions) {

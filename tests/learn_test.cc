@@ -16,6 +16,7 @@
 #include "base/scratch_test.h"
 #include "data/file.h"
 #include "online/snapshot.h"
+#include "program_test.h"
 #include "wire/json.h"
 
 namespace ganglion {
@@ -23,45 +24,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Finished {
-  int code = -1;
-  std::string out;
-  std::string err;
-};
-
-class Learn : public ScratchDir {
+class Learn : public ProgramTest {
  protected:
-  // Starts `ganglion learn ARGS` in the test's own directory, reading `in` when it is a descriptor.
+  // Starts `ganglion learn ARGS`.
   pid_t Start(const std::vector<std::string>& args, int in = -1, rlim_t file_limit = RLIM_INFINITY) {
-    const pid_t pid = fork();
-    if (pid != 0) return pid;
-    if (chdir(dir_.c_str()) != 0 || (in >= 0 && dup2(in, 0) < 0)) _exit(126);
-    if (std::freopen("stdout.txt", "w", stdout) == nullptr || std::freopen("stderr.txt", "w", stderr) == nullptr)
-      _exit(126);
-    if (file_limit != RLIM_INFINITY) {
-      const rlimit limit{file_limit, file_limit};
-      setrlimit(RLIMIT_FSIZE, &limit);
-      signal(SIGXFSZ, SIG_IGN);
-    }
-    std::vector<char*> argv{const_cast<char*>("ganglion"), const_cast<char*>("learn")};
-    for (const std::string& a : args) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    execv(GANGLION_BIN "/ganglion", argv.data());
-    _exit(127);
-  }
-  Finished Wait(pid_t pid) {
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), Read("stdout.txt"), Read("stderr.txt")};
+    std::vector<std::string> all{"ganglion", "learn"};
+    all.insert(all.end(), args.begin(), args.end());
+    return StartProgram(all, in, file_limit);
   }
   Finished Run(const std::vector<std::string>& args) { return Wait(Start(args)); }
-  std::string Read(const std::string& file) {
-    const auto bytes = data::ReadFile(dir_ / file);
-    return bytes.ok() ? *bytes : "";
-  }
-  void Write(const std::string& file, const std::string& bytes) {
-    ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
-  }
   wire::Json Json(const std::vector<std::string>& args) {
     const Finished f = Run(args);
     EXPECT_EQ(f.code, 0) << f.err;

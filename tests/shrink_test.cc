@@ -15,6 +15,7 @@
 #include "data/file.h"
 #include "graph/graph.h"
 #include "graph/onnx.pb.h"
+#include "program_test.h"
 #include "shrink/progressive.h"
 #include "training/perceptron.h"
 #include "wire/json.h"
@@ -22,13 +23,7 @@
 namespace ganglion {
 namespace {
 
-struct Finished {
-  int code = -1;
-  std::string out;
-  std::string err;
-};
-
-class Shrink : public ScratchDir {
+class Shrink : public ProgramTest {
  protected:
   void SetUp() override {
     ScratchDir::SetUp();
@@ -38,42 +33,11 @@ class Shrink : public ScratchDir {
     Write("teacher.onnx", training::MakePerceptron({4, 64, 3}, 3));
   }
   pid_t Start(const std::vector<std::string>& args) {
-    const pid_t pid = fork();
-    if (pid != 0) return pid;
-    if (chdir(dir_.c_str()) != 0 || std::freopen("stdout.txt", "w", stdout) == nullptr ||
-        std::freopen("stderr.txt", "w", stderr) == nullptr) {
-      _exit(126);
-    }
-    std::vector<char*> argv{const_cast<char*>("ganglion")};
-    for (const std::string& a : args) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    execv(GANGLION_BIN "/ganglion", argv.data());
-    _exit(127);
-  }
-  Finished Wait(pid_t pid) {
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), Read("stdout.txt"), Read("stderr.txt")};
+    std::vector<std::string> all{"ganglion"};
+    all.insert(all.end(), args.begin(), args.end());
+    return StartProgram(all);
   }
   Finished Run(const std::vector<std::string>& args) { return Wait(Start(args)); }
-  std::string Read(const std::string& file) {
-    const auto bytes = data::ReadFile(dir_ / file);
-    return bytes.ok() ? *bytes : "";
-  }
-  void Write(const std::string& file, const std::string& bytes) {
-    ASSERT_TRUE(data::WriteFileAtomically(dir_ / file, bytes).ok());
-  }
-  void WriteClouds(const std::string& file, int rows, std::uint64_t seed) {
-    Random random(seed);
-    std::ostringstream csv;
-    csv << "a,b,c,d,label\n";
-    for (int i = 0; i < rows; ++i) {
-      const int label = static_cast<int>(random.Below(3));
-      for (int j = 0; j < 4; ++j) csv << std::cos(j * (label + 1.)) + .45 * random.Normal() << ',';
-      csv << label << '\n';
-    }
-    Write(file, csv.str());
-  }
   static std::vector<std::string> With(std::vector<std::string> args, const std::vector<std::string>& more) {
     args.insert(args.end(), more.begin(), more.end());
     return args;
